@@ -1,0 +1,64 @@
+"""Max and average pooling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from nnjit.layers.base import Layer, Shape, ShapeError
+from nnjit.layers.window import Axis, PadPair, Pair, axis
+
+if TYPE_CHECKING:
+    from nnjit.site import Site
+
+
+class Pooling(Layer):
+    """The best or the mean of a sliding window, map by map. Input (C, H, W), output (C, OH, OW)."""
+
+    shorthand = "window"
+
+    window: Pair
+    """Height and width of the window; one number for a square."""
+    stride: Pair | None = None
+    """Vertical and horizontal step; the window's size unless given."""
+    padding: PadPair = (0, 0)
+    """Positions added on each side, at most half the window; they never win a maximum nor count in a mean."""
+
+    def axes(self, shape: Shape) -> tuple[Axis, Axis]:
+        """The vertical and the horizontal axis for an input of `shape`."""
+        stride = self.stride or self.window
+        _, height, width = shape
+        return (
+            axis(height, self.window[0], stride[0], self.padding[0]),
+            axis(width, self.window[1], stride[1], self.padding[1]),
+        )
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3:
+            raise ShapeError(f"expected an image of shape (C, H, W), got {shape}")
+        if any(2 * pad > window for pad, window in zip(self.padding, self.window, strict=True)):
+            raise ShapeError(f"padding {self.padding} is more than half the window {self.window}")
+        vertical, horizontal = self.axes(shape)
+        if vertical.size < 1 or horizontal.size < 1:
+            raise ShapeError(
+                f"a window of {self.window[0]}x{self.window[1]} does not fit an image of shape {shape}; "
+                "use a smaller window"
+            )
+        return (shape[0], vertical.size, horizontal.size)
+
+
+class MaxPool(Pooling):
+    """out[c, i, j] = max over the window at (i, j) of x[c]; the gradient goes to the first winner in row-major order."""
+
+    type: Literal["max_pool"] = "max_pool"
+
+    def bind(self, site: Site) -> None:
+        raise NotImplementedError
+
+
+class AveragePool(Pooling):
+    """out[c, i, j] = mean over the window at (i, j) of x[c]; positions outside the image do not count."""
+
+    type: Literal["average_pool"] = "average_pool"
+
+    def bind(self, site: Site) -> None:
+        raise NotImplementedError
