@@ -47,7 +47,7 @@ class Component(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        if "type" in cls.model_fields:
+        if "type" in cls.model_fields or not cls.kinds():
             return handler(source)
         choices = {kind: handler.generate_schema(child) for kind, child in cls.kinds().items()}
         union = core_schema.tagged_union_schema(choices, discriminator=_kind_of)
