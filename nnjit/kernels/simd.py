@@ -1,0 +1,390 @@
+"""Explicit SIMD for Numba: a vector of L lanes as a value.
+
+Plain loops over lanes vectorise only when the compiler can prove what it needs, and a change elsewhere can undo it. Here a
+vector is a type of its own whose machine form is an LLVM vector, so kernels written as ordinary loops over vectors run at the
+machine's speed by construction, in float32 (16 lanes) and float64 (8 lanes) alike. Every operation is declared with its NumPy
+twin: with NUMBA_DISABLE_JIT=1 the twin runs instead, a wrong index raises, and a debugger can step.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+from numba.np.arrayobj import make_array
+
+VECTOR_BYTES = 64
+
+
+def lanes(dtype) -> int:
+    """Lanes of a vector of `dtype`: 16 for float32, 8 for float64, the same on every CPU."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+# ---------------------------------------------------------------------------------------------------------------- types
+
+
+class VectorType(types.Type):
+    """Numba's type of a vector of lanes."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.count = VECTOR_BYTES * 8 // dtype.bitwidth
+        super().__init__(name=f"Vector({dtype})")
+
+
+class MaskType(types.Type):
+    """Numba's type of one truth value per lane."""
+
+    def __init__(self, count):
+        self.count = count
+        super().__init__(name=f"Mask({count})")
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        element = manager.lookup(vector.dtype).get_value_type()
+        super().__init__(manager, vector, ir.VectorType(element, vector.count))
+
+
+@register_model(MaskType)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager, mask):
+        super().__init__(manager, mask, ir.VectorType(ir.IntType(1), mask.count))
+
+
+def lowered_by(generate):
+    """Make a function an intrinsic whose code `generate` emits; the function itself is the twin that runs without JIT."""
+
+    def choose(twin):
+        if config.DISABLE_JIT:
+            return twin
+        operation = intrinsic(generate)
+        operation.__doc__ = twin.__doc__
+        return operation
+
+    return choose
+
+
+# ------------------------------------------------------------------------------------------------------ code generation
+
+
+def element_pointer(context, builder, array_type, array, index_type, index):
+    """The address of array[index], or of array[index, 0] when the index leaves out the last axis."""
+    view = make_array(array_type)(context, builder, array)
+    strides = cgutils.unpack_tuple(builder, view.strides, array_type.ndim)
+    if isinstance(index_type, types.BaseTuple):
+        items = zip(cgutils.unpack_tuple(builder, index), index_type, strict=True)
+    else:
+        items = [(index, index_type)]
+    offset = context.get_constant(types.intp, 0)
+    for axis, (item, item_type) in enumerate(items):
+        item = context.cast(builder, item, item_type, types.intp)
+        # The last axis is contiguous in every array of the program; saying so lets the compiler fold the product.
+        last = axis == array_type.ndim - 1
+        step = context.get_constant(types.intp, array_type.dtype.bitwidth // 8) if last else strides[axis]
+        offset = builder.add(offset, builder.mul(item, step))
+    return cgutils.pointer_add(builder, view.data, offset)
+
+
+def load_vector(context, builder, vector_type, pointer):
+    """The vector that stands at a pointer; the address need only be a multiple of the element's size."""
+    form = context.get_value_type(vector_type)
+    value = builder.load(builder.bitcast(pointer, form.as_pointer()))
+    value.align = vector_type.dtype.bitwidth // 8
+    return value
+
+
+def store_vector(context, builder, vector_type, value, pointer):
+    """Store a vector at a pointer; the address need only be a multiple of the element's size."""
+    form = context.get_value_type(vector_type)
+    instruction = builder.store(value, builder.bitcast(pointer, form.as_pointer()))
+    instruction.align = vector_type.dtype.bitwidth // 8
+
+
+def splat(builder, form, scalar):
+    """A scalar in every lane of a vector of type `form`."""
+    one = builder.insert_element(ir.Constant(form, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), form.count), None)
+    return builder.shuffle_vector(one, ir.Constant(form, ir.Undefined), mask)
+
+
+def call_llvm(builder, name, form, arguments):
+    """Call the LLVM intrinsic `name` for vectors of type `form`."""
+    bits = 32 if isinstance(form.element, ir.FloatType) else 64
+    function_type = ir.FunctionType(form, [form] * len(arguments))
+    function = cgutils.get_or_insert_function(
+        builder.module, function_type, f"llvm.{name}.v{form.count}f{bits}"
+    )
+    return builder.call(function, arguments)
+
+
+def reverse_halves(count, half):
+    """The lane order that brings lane i + half to lane i, as a shuffle mask."""
+    return ir.Constant(ir.VectorType(ir.IntType(32), count), [(i + half) % count for i in range(count)])
+
+
+def sum_of_lanes(builder, value):
+    """The sum over lanes in a fixed tree: halves are added until one lane is left."""
+    count = value.type.count
+    half = count // 2
+    while half:
+        value = builder.fadd(value, builder.shuffle_vector(value, value, reverse_halves(count, half)))
+        half //= 2
+    return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+
+# ----------------------------------------------------------------------------------------------------------- operations
+
+
+def _load(typing_context, x, index):
+    vector = VectorType(x.dtype)
+
+    def generate(context, builder, signature, arguments):
+        pointer = element_pointer(context, builder, x, arguments[0], index, arguments[1])
+        return load_vector(context, builder, vector, pointer)
+
+    return vector(x, index), generate
+
+
+@lowered_by(_load)
+def load(x, index):
+    """The vector x[index, :] of an array whose last axis is lanes; or x[index : index + L] for a flat array."""
+    return x[index].copy() if np.ndim(x[index]) else x[index : index + lanes(x.dtype)].copy()
+
+
+def _store(typing_context, x, index, value):
+    def generate(context, builder, signature, arguments):
+        pointer = element_pointer(context, builder, x, arguments[0], index, arguments[1])
+        store_vector(context, builder, value, arguments[2], pointer)
+        return context.get_dummy_value()
+
+    return types.void(x, index, value), generate
+
+
+@lowered_by(_store)
+def store(x, index, value):
+    """x[index, :] = value; or x[index : index + L] = value for a flat array."""
+    if np.ndim(x[index]):
+        x[index] = value
+    else:
+        x[index : index + lanes(x.dtype)] = value
+
+
+def _full(typing_context, x, value):
+    vector = x if isinstance(x, VectorType) else VectorType(x.dtype)
+
+    def generate(context, builder, signature, arguments):
+        scalar = context.cast(builder, arguments[1], value, vector.dtype)
+        return splat(builder, context.get_value_type(vector), scalar)
+
+    return vector(x, value), generate
+
+
+@lowered_by(_full)
+def full(x, value):
+    """A vector of the dtype of x (an array or a vector) with `value` in every lane."""
+    return np.full(lanes(x.dtype), value, x.dtype)
+
+
+def _fma(typing_context, a, b, c):
+    def generate(context, builder, signature, arguments):
+        return call_llvm(builder, "fma", arguments[0].type, arguments)
+
+    return a(a, a, a), generate
+
+
+@lowered_by(_fma)
+def fma(a, b, c):
+    """a * b + c, rounded once (the twin rounds twice)."""
+    return a * b + c
+
+
+def _where(typing_context, mask, a, b):
+    def generate(context, builder, signature, arguments):
+        return builder.select(*arguments)
+
+    return a(mask, a, a), generate
+
+
+@lowered_by(_where)
+def where(mask, a, b):
+    """a where the mask is true, else b."""
+    return np.where(mask, a, b)
+
+
+def _lane_sum(typing_context, v):
+    def generate(context, builder, signature, arguments):
+        return sum_of_lanes(builder, arguments[0])
+
+    return v.dtype(v), generate
+
+
+@lowered_by(_lane_sum)
+def lane_sum(v):
+    """The sum over lanes, in a fixed tree so that the bits are the same on every CPU."""
+    half = len(v) // 2
+    while half:
+        v = v[:half] + v[half : 2 * half]
+        half //= 2
+    return v[0]
+
+
+def _first_lanes(typing_context, v, count):
+    mask = MaskType(v.count)
+
+    def generate(context, builder, signature, arguments):
+        integers = ir.VectorType(ir.IntType(64), v.count)
+        limit = splat(builder, integers, context.cast(builder, arguments[1], count, types.int64))
+        return builder.icmp_signed("<", ir.Constant(integers, list(range(v.count))), limit)
+
+    return mask(v, count), generate
+
+
+@lowered_by(_first_lanes)
+def first_lanes(v, count):
+    """A mask that is true in lanes 0 .. count - 1."""
+    return np.arange(len(v)) < count
+
+
+def _scale_by_power(typing_context, v, n):
+    def generate(context, builder, signature, arguments):
+        value, power = arguments
+        bits, mantissa, bias = (32, 23, 127) if v.dtype == types.float32 else (64, 52, 1023)
+        integers = ir.VectorType(ir.IntType(bits), v.count)
+
+        def constant(number):
+            return ir.Constant(integers, [number] * v.count)
+
+        # Adding 1.5 * 2**mantissa leaves the whole number in the low bits, also (as some number) when `power` is NaN,
+        # where a conversion would be undefined. Two half steps keep each factor a normal number.
+        magic = splat(builder, value.type, ir.Constant(value.type.element, 1.5 * 2.0**mantissa))
+        whole = builder.bitcast(builder.fadd(power, magic), integers)
+        whole = builder.sub(whole, builder.bitcast(magic, integers))
+        half = builder.ashr(whole, constant(1))
+        for exponent in (half, builder.sub(whole, half)):
+            factor = builder.shl(builder.add(exponent, constant(bias)), constant(mantissa))
+            value = builder.fmul(value, builder.bitcast(factor, value.type))
+        return value
+
+    return v(v, v), generate
+
+
+@lowered_by(_scale_by_power)
+def scale_by_power(v, n):
+    """v * 2**n for whole numbers n between -2 * 126 and 2 * 127 (float64: 1022, 1023)."""
+    return np.ldexp(v, np.nan_to_num(n).astype(np.int32)).astype(v.dtype)
+
+
+def _exponent(typing_context, v):
+    def generate(context, builder, signature, arguments):
+        bits, mantissa, bias = (32, 23, 127) if v.dtype == types.float32 else (64, 52, 1023)
+        integers = ir.VectorType(ir.IntType(bits), v.count)
+        field = builder.lshr(
+            builder.bitcast(arguments[0], integers), ir.Constant(integers, [mantissa] * v.count)
+        )
+        power = builder.sub(field, ir.Constant(integers, [bias] * v.count))
+        return builder.sitofp(power, arguments[0].type)
+
+    return v(v), generate
+
+
+@lowered_by(_exponent)
+def exponent(v):
+    """The whole number n with 2**n <= v < 2**(n + 1), for normal v > 0; some number otherwise."""
+    return (np.frexp(v)[1] - 1).astype(v.dtype)
+
+
+def _round_to_even(typing_context, v):
+    def generate(context, builder, signature, arguments):
+        return call_llvm(builder, "rint", arguments[0].type, arguments)
+
+    return v(v), generate
+
+
+@lowered_by(_round_to_even)
+def round_to_even(v):
+    """The nearest whole number, ties to even."""
+    return np.rint(v)
+
+
+def _absolute(typing_context, v):
+    def generate(context, builder, signature, arguments):
+        return call_llvm(builder, "fabs", arguments[0].type, arguments)
+
+    return v(v), generate
+
+
+@lowered_by(_absolute)
+def absolute(v):
+    """|v|."""
+    return np.abs(v)
+
+
+def maximum(a, b):
+    """The larger of a and b; b where a is NaN, NaN where b is."""
+    return where(a > b, a, b)
+
+
+def minimum(a, b):
+    """The smaller of a and b; b where a is NaN, NaN where b is."""
+    return where(a < b, a, b)
+
+
+# ------------------------------------------------------------------------------------------------------------ operators
+
+
+def _define_operator(function, result_of, emit):
+    """Give `function` (a Python operator) a meaning for vectors, and for a vector with a number on either side."""
+
+    @type_callable(function)
+    def type_operator(context):
+        def typer(a, b):
+            vector = a if isinstance(a, VectorType) else b
+            if isinstance(vector, VectorType) and all(
+                side == vector or isinstance(side, types.Number) for side in (a, b)
+            ):
+                return result_of(vector)
+            return None
+
+        return typer
+
+    def lower(context, builder, signature, arguments):
+        vector = next(side for side in signature.args if isinstance(side, VectorType))
+        form = context.get_value_type(vector)
+        sides = [
+            value if kind == vector else splat(builder, form, context.cast(builder, value, kind, vector.dtype))
+            for value, kind in zip(arguments, signature.args, strict=True)
+        ]
+        return emit(builder, *sides)
+
+    for left, right in ((VectorType, VectorType), (VectorType, types.Number), (types.Number, VectorType)):
+        lower_builtin(function, left, right)(lower)
+
+
+def _same(vector):
+    return vector
+
+
+def _mask_of(vector):
+    return MaskType(vector.count)
+
+
+if not config.DISABLE_JIT:
+    _define_operator(operator.add, _same, lambda builder, a, b: builder.fadd(a, b))
+    _define_operator(operator.sub, _same, lambda builder, a, b: builder.fsub(a, b))
+    _define_operator(operator.mul, _same, lambda builder, a, b: builder.fmul(a, b))
+    _define_operator(operator.truediv, _same, lambda builder, a, b: builder.fdiv(a, b))
+    _define_operator(operator.gt, _mask_of, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
+    _define_operator(operator.lt, _mask_of, lambda builder, a, b: builder.fcmp_ordered("<", a, b))
+    _define_operator(operator.eq, _mask_of, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
+
+    from numba.extending import register_jitable
+
+    maximum = register_jitable(maximum)
+    minimum = register_jitable(minimum)
