@@ -19,9 +19,9 @@ def sgd_update(
 
     The second form of the step is Nesterov's. Weight decay is for weights: leave it at 0 for biases.
 
-    w, g, v of any one shape: a parameter, its gradient, its velocity (0 at first)  returns w, v after the step
+    w, g, v of any one shape: a parameter, its gradient, its velocity (0 at first)  returns w, v after it
     Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning,
-    section 2, with its velocity divided by -learning_rate and, for Nesterov's, w standing for its point ahead.
+    section 2; v is its velocity divided by -learning_rate and, for Nesterov's form, w its point ahead.
     """
     d = g + weight_decay * w
     v = momentum * v + d
