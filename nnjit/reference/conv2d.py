@@ -41,7 +41,7 @@ def conv2d_backward(
 ) -> tuple[Array, Array, Array]:
     """dweight[f,c,u,v] = sum over n,i,j of dout[n,f,i,j] * x[n,c,i*stride+u-top,j*stride+v-left]
 
-    dx[n,c,y,x] = sum over f,u,v and those i,j with i*stride+u-top = y, j*stride+v-left = x
+    dx[n,c,h,w] = sum over f,u,v and those i,j with i*stride+u-top = h, j*stride+v-left = w
                   of weight[f,c,u,v] * dout[n,f,i,j]
     dbias[f] = sum over n,i,j of dout[n,f,i,j]
 

@@ -19,7 +19,7 @@ def sgd_update(
 
     The second form of the step is Nesterov's. Weight decay is for weights: leave it at 0 for biases.
 
-    w, g, v of any one shape: a parameter, its gradient, its velocity (0 at first)  returns w, v after it
+    w, g, v of any one shape: a parameter, its gradient, its velocity (0 at first)  returns the next w, v
     Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning,
     section 2; v is its velocity divided by -learning_rate and, for Nesterov's form, w its point ahead.
     """
