@@ -116,7 +116,7 @@ FileSource: TypeAlias = Annotated[
     Discriminator(
         _format_of,
         custom_error_type="source",
-        custom_error_message="expected a mapping with `file` or `inputs`, of format csv, npz or arrays",
+        custom_error_message="expected a mapping with `file` or `inputs`",
     ),
 ]
 HeldOutSource: TypeAlias = Annotated[
@@ -127,7 +127,7 @@ HeldOutSource: TypeAlias = Annotated[
     Discriminator(
         _format_of,
         custom_error_type="source",
-        custom_error_message="expected a mapping with `file`, `inputs` or `fraction`, of format csv, npz or arrays",
+        custom_error_message="expected a mapping with `file`, `inputs` or `fraction`",
     ),
 ]
 
