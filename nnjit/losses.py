@@ -1,32 +1,104 @@
-"""Cost functions: the mean over the samples of a batch of what each file of this family says about one sample."""
+"""Cost functions: the mean over the samples of a batch of what each class says about one sample."""
 
 from __future__ import annotations
 
-from typing import Literal
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nnjit.component import Component
+from nnjit.layers.base import Shape, ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nnjit.buffers import Buffer
+    from nnjit.kernels.program import Call
+
+
+@dataclass
+class LossSite:
+    """A loss's place after a network that is bound to a batch size."""
+
+    out: Buffer
+    target: Buffer
+    """Of the shape of `out`; a class label is a one-hot vector."""
+    dout: Buffer
+    costs: NDArray[Any]
+    """(blocks, L): the cost of each sample."""
+    count: NDArray[Any]
+    """(1,) int64: samples in the batch."""
+    calls: list[Call] = field(default_factory=list)
 
 
 class Loss(Component):
     """A cost of one sample's output against its target."""
 
+    needs_labels: ClassVar[bool] = False
+    """Whether targets can only be class labels."""
+    threshold: ClassVar[float] = 0.5
+    """The output above which a network with one output says yes."""
 
-class HalfSquaredError(Loss):
+    def check_output(self, shape: Shape) -> None:
+        """Raise ShapeError when the loss cannot take outputs of `shape`."""
+
+    @abstractmethod
+    def bind(self, site: LossSite) -> None:
+        """Record the calls that write the costs and `dout`, the gradient of their mean."""
+
+
+class _SquaredError(Loss):
+    def _bind(self, site: LossSite, factor: float) -> None:
+        import numpy as np
+
+        from nnjit.kernels.losses import squared_error
+        from nnjit.kernels.program import Call
+
+        extent, dtype = site.out.extent, site.costs.dtype
+        views = (site.out.view, site.target.view, site.dout.view)
+        arguments = (extent, *views, site.costs, site.count, np.full(1, factor, dtype))
+        work = site.costs.size * extent.rows * extent.lines * extent.columns
+        site.calls.append(Call(squared_error, extent.blocks, arguments, work))
+
+
+class HalfSquaredError(_SquaredError):
     """C = 1/2 * sum over f of (out[f] - target[f])**2; class labels count as one-hot vectors."""
 
     type: Literal["half_squared_error"] = "half_squared_error"
 
+    def bind(self, site: LossSite) -> None:
+        self._bind(site, 1.0)
 
-class MeanSquaredError(Loss):
+
+class MeanSquaredError(_SquaredError):
     """C = mean over f of (out[f] - target[f])**2; class labels count as one-hot vectors."""
 
     type: Literal["mean_squared_error"] = "mean_squared_error"
+
+    def bind(self, site: LossSite) -> None:
+        extent = site.out.extent
+        self._bind(site, 2.0 / (extent.rows * extent.lines * extent.columns))
 
 
 class SoftmaxCrossEntropy(Loss):
     """C = -log softmax(out)[label], from logits: the network ends in a dense layer without softmax."""
 
     type: Literal["softmax_cross_entropy"] = "softmax_cross_entropy"
+    needs_labels = True
+
+    def check_output(self, shape: Shape) -> None:
+        if len(shape) != 1:
+            raise ShapeError(f"softmax_cross_entropy expects a vector of one score per class, got shape {shape}")
+
+    def bind(self, site: LossSite) -> None:
+        from nnjit.kernels.losses import softmax_cross_entropy
+        from nnjit.kernels.program import Call
+
+        extent = site.out.extent
+        views = (site.out.view, site.target.view, site.dout.view)
+        work = 20 * site.costs.size * extent.rows
+        arguments = (extent, *views, site.costs, site.count)
+        site.calls.append(Call(softmax_cross_entropy, extent.blocks, arguments, work))
 
 
 class BinaryCrossEntropy(Loss):
@@ -34,3 +106,14 @@ class BinaryCrossEntropy(Loss):
     or as 0 and 1 for a network with one output."""
 
     type: Literal["binary_cross_entropy"] = "binary_cross_entropy"
+    threshold = 0.0
+
+    def bind(self, site: LossSite) -> None:
+        from nnjit.kernels.losses import binary_cross_entropy
+        from nnjit.kernels.program import Call
+
+        extent = site.out.extent
+        views = (site.out.view, site.target.view, site.dout.view)
+        work = 40 * site.costs.size * extent.rows * extent.lines * extent.columns
+        arguments = (extent, *views, site.costs, site.count)
+        site.calls.append(Call(binary_cross_entropy, extent.blocks, arguments, work))

@@ -176,6 +176,42 @@ def store(x, index, value):
         x[index : index + lanes(x.dtype)] = value
 
 
+def _load_bytes(typing_context, like, x, index):
+    def generate(context, builder, signature, arguments):
+        pointer = element_pointer(context, builder, x, arguments[1], index, arguments[2])
+        bytes_form = ir.VectorType(ir.IntType(8), like.count)
+        value = builder.load(builder.bitcast(pointer, bytes_form.as_pointer()))
+        value.align = 1
+        return builder.uitofp(value, context.get_value_type(like))
+
+    return like(like, x, index), generate
+
+
+@lowered_by(_load_bytes)
+def load_bytes(like, x, index):
+    """x[index, :] of an array (vectors, L) of uint8, as a vector like `like`."""
+    return x[index].astype(like.dtype)
+
+
+def _store_bytes(typing_context, x, index, value):
+    def generate(context, builder, signature, arguments):
+        pointer = element_pointer(context, builder, x, arguments[0], index, arguments[1])
+        bytes_form = ir.VectorType(ir.IntType(8), value.count)
+        instruction = builder.store(
+            builder.fptoui(arguments[2], bytes_form), builder.bitcast(pointer, bytes_form.as_pointer())
+        )
+        instruction.align = 1
+        return context.get_dummy_value()
+
+    return types.void(x, index, value), generate
+
+
+@lowered_by(_store_bytes)
+def store_bytes(x, index, value):
+    """x[index, :] = value for an array (vectors, L) of uint8 and whole numbers 0 .. 255."""
+    x[index] = value
+
+
 def _full(typing_context, x, value):
     vector = x if isinstance(x, VectorType) else VectorType(x.dtype)
 

@@ -17,25 +17,35 @@ class Activation(Layer):
         return shape
 
     def bind(self, site: Site) -> None:
-        raise NotImplementedError
+        """A pass of its own: for an activation that the layer before it does not apply."""
+        from nnjit.kernels.activations import Epilogue
+        from nnjit.site import apply_call
+
+        site.forward.append(apply_call(Epilogue(self.activation), site.x, site.out, site.out))
+        if site.dx is not None and site.dout is not None:
+            backward = Epilogue(self.activation, backward=True)
+            site.backward_input.append(apply_call(backward, site.dout, site.dx, site.out))
 
 
 class Sigmoid(Activation):
     """out = 1 / (1 + exp(-x)); derivative out * (1 - out)."""
 
     type: Literal["sigmoid"] = "sigmoid"
+    activation = "sigmoid"
 
 
 class Tanh(Activation):
     """out = tanh(x); derivative 1 - out**2."""
 
     type: Literal["tanh"] = "tanh"
+    activation = "tanh"
 
 
 class Relu(Activation):
     """out = max(x, 0); derivative 1 where out > 0, else 0."""
 
     type: Literal["relu"] = "relu"
+    activation = "relu"
 
 
 class Softmax(Layer):
@@ -52,4 +62,12 @@ class Softmax(Layer):
         return shape
 
     def bind(self, site: Site) -> None:
-        raise NotImplementedError
+        from nnjit.kernels.program import Call
+        from nnjit.kernels.softmax import softmax_backward, softmax_forward
+
+        extent = site.x.extent
+        work = 20 * site.batch_size * extent.rows
+        site.forward.append(Call(softmax_forward, extent.blocks, (extent, site.x.view, site.out.view), work))
+        if site.dx is not None and site.dout is not None:
+            arguments = (extent, site.dout.view, site.out.view, site.dx.view)
+            site.backward_input.append(Call(softmax_backward, extent.blocks, arguments, work))

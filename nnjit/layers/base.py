@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from nnjit.component import Component
 from nnjit.initializers import Initializer
 
 if TYPE_CHECKING:
+    from nnjit.buffers import Border
     from nnjit.site import Site
 
 Shape: TypeAlias = tuple[int, ...]
@@ -36,7 +37,19 @@ class Parameter:
 
 
 class Layer(Component):
-    """A kind of layer."""
+    """A kind of layer.
+
+    Its kernels are imported when it is bound, so that reading a config does not load the compiler.
+    """
+
+    activation: ClassVar[str] = ""
+    """The name in `kernels.activations.FUNCTIONS` of a layer that acts on each entry on its own."""
+    applies_activation: ClassVar[bool] = False
+    """Whether `bind` applies the activation that follows (`Site.epilogue`)."""
+    applies_derivative: ClassVar[bool] = False
+    """Whether `bind` applies the derivative of the activation before it (`Site.dx_epilogue`)."""
+    is_view: ClassVar[bool] = False
+    """Whether the output is the input's memory under another shape."""
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
@@ -52,6 +65,14 @@ class Layer(Component):
     def multiply_adds(self, shape: Shape) -> int:
         """Multiply-adds of the forward pass for one sample; 0 where the count says nothing about the cost."""
         return 0
+
+    def input_border(self, shape: Shape) -> Border | None:
+        """The zeros that the forward pass reads round an input of `shape`; None for none."""
+        return None
+
+    def gradient_border(self, shape: Shape) -> Border | None:
+        """The zeros that the backward pass reads round the gradient of the output; None for none."""
+        return None
 
     @abstractmethod
     def bind(self, site: Site) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from nnjit.layers.base import Layer, Parameter, Shape, ShapeError
 from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis
 
 if TYPE_CHECKING:
+    from nnjit.buffers import Border
     from nnjit.site import Site
 
 
@@ -21,6 +22,9 @@ class Conv2d(Layer):
     """
 
     type: Literal["conv2d"] = "conv2d"
+
+    applies_activation = True
+    applies_derivative = True
 
     filters: int = Field(ge=1)
     """Number of output maps, F."""
@@ -68,5 +72,131 @@ class Conv2d(Layer):
         filters, height, width = self.output_shape(shape)
         return filters * height * width * shape[0] * self.kernel[0] * self.kernel[1]
 
+    def input_border(self, shape: Shape) -> Border:
+        from nnjit.buffers import Border
+
+        zeros = []
+        for k, on in enumerate(self.axes(shape)):
+            last = (on.size - 1) * self.stride[k] + self.kernel[k] - 1 - on.before
+            zeros += [on.before, max(0, last - (shape[1 + k] - 1))]
+        return Border(*zeros)
+
+    def gradient_border(self, shape: Shape) -> Border:
+        from nnjit.buffers import Border
+
+        zeros = []
+        for k, on in enumerate(self.axes(shape)):
+            phases = _phases(shape[1 + k], on, self.kernel[k], self.stride[k])
+            before = min((phase.first for phase in phases), default=0)
+            after = max((phase.last for phase in phases), default=0)
+            zeros += [max(0, -before), max(0, after - (on.size - 1))]
+        return Border(*zeros)
+
     def bind(self, site: Site) -> None:
-        raise NotImplementedError
+        """A contraction over (c, u, v) forwards; to the weights, over positions and samples; to the input, one contraction over
+        (f, u, v) for each phase of the stride: the positions that the same kernel entries reach."""
+        import numpy as np
+
+        from nnjit.kernels.contraction import Extent, Weights, contract, contract_lanes
+        from nnjit.kernels.program import Call
+        from nnjit.kernels.sums import sum_rows
+        from nnjit.kernels.tuning import choose_tile
+        from nnjit.parameters import aligned_zeros
+
+        channels = site.x.shape[0]
+        (kernel_height, kernel_width), (down, right) = self.kernel, self.stride
+        area = kernel_height * kernel_width
+        vertical, horizontal = self.axes(site.x.shape)
+        x, out, extent = site.x.view, site.out.view, site.out.extent
+        weight = site.parameters["weight"]
+        zeros = aligned_zeros((max(channels, self.filters),), site.dtype)
+        bias = site.parameters["bias"] if self.bias else zeros
+        work = site.batch_size * self.multiply_adds(site.x.shape)
+
+        c, u, v = np.indices((channels, *self.kernel), dtype=np.int64).reshape(3, -1)
+        x_taps = c * x.row + u * x.line + v * x.column
+        weights = Weights(weight, np.arange(channels * area, dtype=np.int64), 0, 1, channels * area, channels * area)
+        window = x._replace(
+            start=x.start - vertical.before * x.line - horizontal.before * x.column,
+            row=0,
+            line=down * x.line,
+            column=right * x.column,
+        )
+        tile = choose_tile(self.filters, extent.columns, channels * area)
+        tasks = extent.blocks * extent.lines * -(-self.filters // tile.rows)
+        arguments = (tile, extent, weights, window, x_taps, bias, out, site.epilogue, out)
+        site.forward.append(Call(contract, tasks, arguments, work))
+        if site.dout is None:
+            return
+
+        dout = site.dout.view
+        tile = choose_tile(self.filters, channels * area, extent.lines * extent.columns * extent.blocks)
+        tasks = -(-self.filters // tile.rows) * -(-channels * area // tile.columns)
+        gradient = weights._replace(scalars=site.gradients["weight"])
+        arguments = (tile, extent, dout, window, x_taps, gradient)
+        site.backward_parameters.append(Call(contract_lanes, tasks, arguments, work))
+        if self.bias:
+            arguments = (extent, dout, site.gradients["bias"])
+            positions = site.batch_size * extent.lines * extent.columns
+            site.backward_parameters.append(Call(sum_rows, self.filters, arguments, self.filters * positions))
+        if site.dx is None:
+            return
+
+        dx, y = site.dx.view, site.x.view
+        for upper in _phases(site.x.shape[1], vertical, kernel_height, down):
+            for lower in _phases(site.x.shape[2], horizontal, kernel_width, right):
+                f, u, v = (grid.reshape(-1) for grid in np.meshgrid(
+                    np.arange(self.filters), upper.taps, lower.taps, indexing="ij"
+                ))
+                w_taps = f * channels * area + u * kernel_width + v
+                # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
+                i = (upper.phase + vertical.before - u) // down
+                j = (lower.phase + horizontal.before - v) // right
+                d_taps = f * dout.row + i * dout.line + j * dout.column
+                phase_extent = Extent(extent.blocks, channels, upper.count, lower.count)
+                tile = choose_tile(channels, lower.count, max(len(w_taps), 1))
+
+                def at_phase(view, upper=upper, lower=lower):  # type: ignore[no-untyped-def]
+                    return view._replace(
+                        start=view.start + upper.phase * view.line + lower.phase * view.column,
+                        line=down * view.line,
+                        column=right * view.column,
+                    )
+
+                arguments = (
+                    tile,
+                    phase_extent,
+                    Weights(weight, w_taps, 0, 1, area, area),
+                    dout._replace(row=0),
+                    d_taps,
+                    zeros,
+                    at_phase(dx),
+                    site.dx_epilogue,
+                    at_phase(y),
+                )
+                tasks = extent.blocks * upper.count * -(-channels // tile.rows)
+                share = phase_extent.lines * phase_extent.columns * len(w_taps) * channels * site.batch_size
+                site.backward_input.append(Call(contract, tasks, arguments, share))
+
+
+class Phase(NamedTuple):
+    """Input positions phase, phase + stride, ... on one axis: the kernel entries that reach them, how many positions there are,
+    and the first and last output position that they read."""
+
+    phase: int
+    taps: list[int]
+    count: int
+    first: int
+    last: int
+
+
+def _phases(size: int, on: Axis, kernel: int, stride: int) -> list[Phase]:
+    """The phases of an axis of `size` input positions."""
+    phases = []
+    for phase in range(min(stride, size)):
+        taps = [u for u in range(kernel) if (phase + on.before - u) % stride == 0]
+        count = (size - 1 - phase) // stride + 1
+        offsets = [(phase + on.before - u) // stride for u in taps]
+        first, last = min(offsets, default=0), max(offsets, default=0) + count - 1
+        phases.append(Phase(phase, taps, count, first, last))
+    return phases

@@ -22,6 +22,9 @@ class Dense(Layer):
     type: Literal["dense"] = "dense"
     shorthand = "units"
 
+    applies_activation = True
+    applies_derivative = True
+
     units: int = Field(ge=1)
     """Number of outputs, F."""
     bias: bool = True
@@ -46,4 +49,79 @@ class Dense(Layer):
         return self.units * shape[0]
 
     def bind(self, site: Site) -> None:
-        raise NotImplementedError
+        """Three contractions: over inputs forwards, over outputs to the input, over samples to the weights.
+
+        Weights are stored as (F / L, D, L), outputs innermost. The same order serves all three: as scalars of a tile of outputs,
+        as scalars of a tile of inputs, and as whole vectors that the weight gradient fills, for which the gradient of the output
+        is first laid out with its features innermost.
+        """
+        import numpy as np
+
+        from nnjit.kernels.activations import Epilogue
+        from nnjit.kernels.batches import samples_to_rows
+        from nnjit.kernels.contraction import Extent, View, Weights, contract
+        from nnjit.kernels.program import Call
+        from nnjit.kernels.sums import sum_rows
+        from nnjit.kernels.tuning import choose_tile
+        from nnjit.parameters import aligned_zeros
+
+        lanes, blocks, batch = site.lanes, site.x.blocks, site.batch_size
+        inputs, outputs = site.x.shape[0], self.units
+        work = batch * inputs * outputs
+        weight = site.parameters["weight"]
+        input_steps = np.arange(inputs, dtype=np.int64)
+        zeros = aligned_zeros((max(inputs, len(weight) // inputs),), site.dtype)
+        bias = site.parameters["bias"] if self.bias else zeros
+
+        tile = choose_tile(outputs, blocks, inputs, lanes)
+        padded = -(-outputs // tile.rows) * tile.rows
+        extent = Extent(1, padded, 1, blocks)
+        weights = Weights(weight, input_steps * lanes, 0, lanes, inputs * lanes, 1)
+        out = site.out.blocks_as_columns()
+        arguments = (tile, extent, weights, site.x.blocks_as_columns(), input_steps, bias, out, site.epilogue, out)
+        site.forward.append(Call(contract, padded // tile.rows, arguments, work))
+        if site.dout is None:
+            return
+
+        groups = -(-outputs // lanes)
+        rows = aligned_zeros((batch, groups * lanes), site.dtype)
+        samples = np.arange(batch, dtype=np.int64)
+        site.backward_parameters.append(
+            Call(samples_to_rows, batch, (site.dout.extent, site.dout.view, rows), batch * outputs)
+        )
+        tile = choose_tile(inputs, groups, batch)
+        extent = Extent(1, inputs, 1, groups)
+        scalars = Weights(
+            site.x.view.vectors.reshape(-1),
+            (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes,
+            0,
+            1,
+            site.x.view.row * lanes,
+            site.x.view.row * lanes,
+        )
+        vectors = View(rows.reshape(-1, lanes), 0, 0, 0, 0, 1)
+        gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, 0, inputs)
+        arguments = (tile, extent, scalars, vectors, samples * groups, zeros, gradient, Epilogue(), gradient)
+        site.backward_parameters.append(Call(contract, -(-inputs // tile.rows), arguments, work))
+        if self.bias:
+            arguments = (site.dout.extent, site.dout.view, site.gradients["bias"])
+            site.backward_parameters.append(Call(sum_rows, outputs, arguments, batch * outputs))
+        if site.dx is None:
+            return
+
+        tile = choose_tile(inputs, blocks, outputs)
+        extent = Extent(1, inputs, 1, blocks)
+        steps = np.arange(outputs, dtype=np.int64)
+        weights = Weights(weight, steps // lanes * inputs * lanes + steps % lanes, 0, 1, lanes, lanes)
+        arguments = (
+            tile,
+            extent,
+            weights,
+            site.dout.blocks_as_columns(),
+            steps,
+            zeros,
+            site.dx.blocks_as_columns(),
+            site.dx_epilogue,
+            site.x.blocks_as_columns(),
+        )
+        site.backward_input.append(Call(contract, -(-inputs // tile.rows), arguments, work))

@@ -16,8 +16,16 @@ class Flatten(Layer):
 
     type: Literal["flatten"] = "flatten"
 
+    is_view = True
+
     def output_shape(self, shape: Shape) -> Shape:
         return (math.prod(shape),)
 
     def bind(self, site: Site) -> None:
-        raise NotImplementedError
+        """Nothing forwards; backwards a copy where the gradient needs a border of zeros that `dout` does not have."""
+        from nnjit.kernels.activations import Epilogue
+        from nnjit.site import apply_call
+
+        if site.dx is not None and site.dout is not None and site.dx.view.vectors is not site.dout.view.vectors:
+            plain = site.dout.reshaped(site.dx.shape)
+            site.backward_input.append(apply_call(Epilogue(), plain, site.dx, site.dx))

@@ -8,6 +8,7 @@ from nnjit.layers.base import Layer, Shape, ShapeError
 from nnjit.layers.window import Axis, PadPair, Pair, axis
 
 if TYPE_CHECKING:
+    from nnjit.kernels.pooling import Window
     from nnjit.site import Site
 
 
@@ -15,6 +16,8 @@ class Pooling(Layer):
     """The best or the mean of a sliding window, map by map. Input (C, H, W), output (C, OH, OW)."""
 
     shorthand = "window"
+
+    applies_derivative = True
 
     window: Pair
     """Height and width of the window; one number for a square."""
@@ -45,6 +48,12 @@ class Pooling(Layer):
             )
         return (shape[0], vertical.size, horizontal.size)
 
+    def sliding(self, shape: Shape) -> Window:
+        """The window as the kernels take it, for an input of `shape`."""
+        from nnjit.kernels.pooling import Window
+
+        return Window(*shape[1:], *self.window, *(self.stride or self.window), *self.padding)
+
 
 class MaxPool(Pooling):
     """out[c, i, j] = max over the window at (i, j) of x[c]; the gradient goes to the first winner in row-major order."""
@@ -52,7 +61,21 @@ class MaxPool(Pooling):
     type: Literal["max_pool"] = "max_pool"
 
     def bind(self, site: Site) -> None:
-        raise NotImplementedError
+        import numpy as np
+
+        from nnjit.kernels.pooling import max_pool_backward, max_pool_forward
+        from nnjit.kernels.program import Call
+
+        extent, window = site.out.extent, self.sliding(site.x.shape)
+        planes = extent.blocks * extent.rows
+        positions = planes * extent.lines * extent.columns
+        winners = np.zeros((positions, site.lanes), np.uint8)
+        work = positions * site.lanes * window.kernel_height * window.kernel_width
+        arguments = (extent, window, site.x.view, site.out.view, winners)
+        site.forward.append(Call(max_pool_forward, planes, arguments, work))
+        if site.dx is not None and site.dout is not None:
+            arguments = (extent, window, site.dout.view, winners, site.dx.view, site.dx_epilogue, site.out.view)
+            site.backward_input.append(Call(max_pool_backward, planes, arguments, work))
 
 
 class AveragePool(Pooling):
@@ -61,4 +84,13 @@ class AveragePool(Pooling):
     type: Literal["average_pool"] = "average_pool"
 
     def bind(self, site: Site) -> None:
-        raise NotImplementedError
+        from nnjit.kernels.pooling import average_pool_backward, average_pool_forward
+        from nnjit.kernels.program import Call
+
+        extent, window = site.out.extent, self.sliding(site.x.shape)
+        planes = extent.blocks * extent.rows
+        work = planes * extent.lines * extent.columns * site.lanes * window.kernel_height * window.kernel_width
+        site.forward.append(Call(average_pool_forward, planes, (extent, window, site.x.view, site.out.view), work))
+        if site.dx is not None and site.dout is not None:
+            arguments = (extent, window, site.dout.view, site.dx.view, site.dx_epilogue, site.x.view)
+            site.backward_input.append(Call(average_pool_backward, planes, arguments, work))

@@ -1,0 +1,93 @@
+"""Activations and gradients in lanes, and what a layer is given to bind its kernels to."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnjit.kernels.contraction import Extent, View
+from nnjit.kernels.simd import lanes
+from nnjit.layers.base import Shape
+from nnjit.parameters import aligned_zeros
+
+
+class Border(NamedTuple):
+    """Zeros round each plane of an image: lines before and after, columns before and after."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+
+class Buffer:
+    """The values of one layer for a batch: `view` says where entry (block, row, line, column) lies.
+
+    An image (C, H, W) has rows C, lines H and columns W, with a border of zeros that nothing overwrites; a vector (F,) has F
+    rows, one line and one column, and its memory is padded with rows up to a whole number of vectors.
+    """
+
+    def __init__(self, view: View, blocks: int, shape: Shape) -> None:
+        self.view = view
+        self.blocks = blocks
+        self.shape = shape
+
+    @classmethod
+    def allocate(cls, blocks: int, shape: Shape, dtype: Any, border: Border = Border()) -> Buffer:  # noqa: B008
+        """A buffer of zeros."""
+        width = lanes(dtype)
+        if len(shape) == 1:
+            rows, height, columns = -(-shape[0] // width) * width, 1, 1
+        else:
+            rows = shape[0]
+            height = border.top + shape[1] + border.bottom
+            columns = border.left + shape[2] + border.right
+        vectors = aligned_zeros((blocks * rows * height * columns, width), dtype)
+        start = border.top * columns + border.left
+        view = View(vectors, start, rows * height * columns, height * columns, columns, 1)
+        return cls(view, blocks, shape)
+
+    @property
+    def extent(self) -> Extent:
+        """The sizes that a kernel runs over."""
+        rows, lines, columns = (*self.shape, 1, 1)[:3]
+        return Extent(self.blocks, rows, lines, columns)
+
+    @property
+    def bordered(self) -> bool:
+        """Whether the entries of a sample do not lie side by side."""
+        return len(self.shape) == 3 and self.view.row != self.shape[1] * self.shape[2]
+
+    def reshaped(self, shape: Shape) -> Buffer:
+        """The same memory for samples of another shape with as many entries; only without a border."""
+        assert not self.bordered and math.prod(shape) == math.prod(self.shape)
+        _, height, width = (*shape, 1, 1)[:3]
+        view = self.view._replace(row=height * width, line=width, column=1)
+        return Buffer(view, self.blocks, shape)
+
+    def blocks_as_columns(self) -> View:
+        """The view of a vector buffer in which the blocks are the columns of a single block."""
+        return self.view._replace(block=0, column=self.view.block)
+
+    def read(self, samples: int) -> NDArray[Any]:
+        """The first `samples` samples as an array (samples, *shape), a copy."""
+        view, extent = self.view, self.extent
+        n, c, i, j = np.ogrid[: self.blocks, : extent.rows, : extent.lines, : extent.columns]
+        entries = view.vectors[
+            view.start + n * view.block + c * view.row + i * view.line + j * view.column
+        ]  # (blocks, C, H, W, L)
+        ordered = np.moveaxis(entries, -1, 1).reshape(-1, *self.shape)
+        return np.ascontiguousarray(ordered[:samples])
+
+    def write(self, values: NDArray[Any]) -> None:
+        """Set the first len(values) samples from an array (samples, *shape) and the others to zero."""
+        view, extent = self.view, self.extent
+        width = view.vectors.shape[1]
+        padded = np.zeros((self.blocks * width, *self.shape), view.vectors.dtype)
+        padded[: len(values)] = values
+        entries = np.moveaxis(padded.reshape(self.blocks, width, extent.rows, extent.lines, extent.columns), 1, -1)
+        n, c, i, j = np.ogrid[: self.blocks, : extent.rows, : extent.lines, : extent.columns]
+        view.vectors[view.start + n * view.block + c * view.row + i * view.line + j * view.column] = entries

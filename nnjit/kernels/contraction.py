@@ -1,0 +1,123 @@
+"""Sums of products: the one loop that convolutions and dense layers share, forwards and backwards.
+
+    contract          out[n, r, i, j] = bias[r] + sum over k of w[r, k] * x[n, i, j, k]      (w scalars, x and out vectors)
+    contract_lanes    dw[r, k] = sum over n, i, j and lanes of d[n, r, i, j] * x[n, i, j, k]   (d and x vectors)
+
+What x[n, i, j, k] means is data: a view gives the vector that (n, i, j) starts at, a table of taps what tap k adds to it. Stride,
+dilation, padding (a zero border round the image) and the phases of a strided convolution's backward pass need no code of their
+own, and every sum runs over k in the order of the table, whatever the tile.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from nnjit.kernels.activations import finish
+from nnjit.kernels.compiler import kernel
+from nnjit.kernels.simd import load, store
+from nnjit.kernels.tiles import (
+    tile_fma,
+    tile_fma_vectors,
+    tile_rows,
+    tile_store,
+    tile_store_sums,
+    tile_zeros,
+)
+
+
+class View(NamedTuple):
+    """Where the vector for block n, row r, line i, column j lies: vectors[start + n*block + r*row + i*line + j*column]."""
+
+    vectors: Any
+    """The buffer as (vectors, L)."""
+    start: int
+    block: int
+    row: int
+    line: int
+    column: int
+
+
+class Weights(NamedTuple):
+    """Where the scalar for row r, tap k lies: scalars[start + r // group_rows * group + r % group_rows * row + taps[k]]."""
+
+    scalars: Any
+    """The parameters, or any buffer, as a flat array."""
+    taps: Any
+    """(K,) int64."""
+    start: int
+    group_rows: int
+    group: int
+    row: int
+
+
+class Extent(NamedTuple):
+    """Sizes of the output: blocks, rows (features or maps), lines and columns (of an image)."""
+
+    blocks: int
+    rows: int
+    lines: int
+    columns: int
+
+
+@kernel
+def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
+    """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
+
+    w Weights (R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
+    A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead and
+    computes some entries twice, with the same bits.
+    """
+    row_tiles = (extent.rows + tile.rows - 1) // tile.rows
+    line = task % extent.lines
+    row = min(task // extent.lines % row_tiles * tile.rows, extent.rows - tile.rows)
+    block = task // (extent.lines * row_tiles)
+    w_first = w.start + row // w.group_rows * w.group + row % w.group_rows * w.row
+    x_first = x.start + block * x.block + line * x.line
+    out_first = out.start + block * out.block + row * out.row + line * out.line
+    y_first = y.start + block * y.block + row * y.row + line * y.line
+    taps = len(x_taps)
+    for start in range(0, extent.columns, tile.columns):
+        column = min(start, extent.columns - tile.columns)
+        x_column = x_first + column * x.column
+        total = tile_rows(tile, bias, row)
+        for k in range(taps):
+            total = tile_fma(
+                total, w.scalars, w_first + w.taps[k], w.row, x.vectors, x_column + x_taps[k], x.column
+            )
+        tile_store(total, out.vectors, out_first + column * out.column, out.row, out.column)
+    for r in range(tile.rows):
+        for j in range(extent.columns):
+            at = out_first + r * out.row + j * out.column
+            value = finish(epilogue, load(out.vectors, at), y.vectors, y_first + r * y.row + j * y.column)
+            store(out.vectors, at, value)
+
+
+@kernel
+def contract_lanes(task, tile, extent, d, x, x_taps, dw):
+    """dw[r, k] = sum over n, i, j and lanes of d[n, r, i, j] * x[n, i, j, x_taps[k]]
+
+    d View (N, R, I, J)  x View (N, -, I, J)  x_taps (K,)  dw Weights (R, K), fully overwritten
+    A task owns a tile of rows and taps, and runs over all samples; lanes are added once, at the end.
+    """
+    taps = len(x_taps)
+    tap_tiles = (taps + tile.columns - 1) // tile.columns
+    tap = min(task % tap_tiles * tile.columns, taps - tile.columns)
+    row = min(task // tap_tiles * tile.rows, extent.rows - tile.rows)
+    total = tile_zeros(tile, d.vectors)
+    for block in range(extent.blocks):
+        for line in range(extent.lines):
+            d_first = d.start + block * d.block + row * d.row + line * d.line
+            x_first = x.start + block * x.block + line * x.line
+            for column in range(extent.columns):
+                total = tile_fma_vectors(
+                    total,
+                    d.vectors,
+                    d_first + column * d.column,
+                    d.row,
+                    x.vectors,
+                    x_first + column * x.column,
+                    x_taps,
+                    tap,
+                )
+    dw_first = dw.start + row // dw.group_rows * dw.group + row % dw.group_rows * dw.row
+    tile_store_sums(total, dw.scalars, dw_first, dw.row, dw.taps, tap)

@@ -1,0 +1,142 @@
+"""Max and average pooling, forwards and backwards, plane by plane."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nnjit.kernels.activations import finish
+from nnjit.kernels.compiler import kernel
+from nnjit.kernels.simd import full, load, load_bytes, store, store_bytes, where
+
+
+class Window(NamedTuple):
+    """A sliding window over planes of `height` x `width`: its size, its step and the padding before the first line and column."""
+
+    height: int
+    width: int
+    kernel_height: int
+    kernel_width: int
+    step_down: int
+    step_right: int
+    top: int
+    left: int
+
+
+@kernel
+def max_pool_forward(task, extent, window, x, out, winners):
+    """out[n, c, i, j] = max over the window at (i, j) of x[n, c]; winners: which position won, u * KW + v, the first on a tie
+
+    x View (N, C, H, W)  out View (N, C, I, J)  winners (N*C*I*J, L) uint8, both fully overwritten
+    A NaN wins. Padding does not take part. A task owns a plane (n, c).
+    """
+    block = task // extent.rows
+    row = task % extent.rows
+    x_plane = x.start + block * x.block + row * x.row
+    out_plane = out.start + block * out.block + row * out.row
+    for i in range(extent.lines):
+        for j in range(extent.columns):
+            top = i * window.step_down - window.top
+            left = j * window.step_right - window.left
+            u_first = max(0, -top)
+            v_first = max(0, -left)
+            best = load(x.vectors, x_plane + (top + u_first) * x.line + (left + v_first) * x.column)
+            winner = full(best, u_first * window.kernel_width + v_first)
+            for u in range(u_first, min(window.kernel_height, window.height - top)):
+                for v in range(v_first, min(window.kernel_width, window.width - left)):
+                    value = load(x.vectors, x_plane + (top + u) * x.line + (left + v) * x.column)
+                    better = value > best
+                    winner = where(better, full(best, u * window.kernel_width + v), winner)
+                    best = where(better, value, best)
+                    best = where(value == value, best, value)
+            store(out.vectors, out_plane + i * out.line + j * out.column, best)
+            store_bytes(winners, (task * extent.lines + i) * extent.columns + j, winner)
+
+
+@kernel
+def max_pool_backward(task, extent, window, dout, winners, dx, epilogue, y):
+    """dx[n, c, h, w] = the sum of epilogue(dout[n, c, i, j], y[n, c, i, j]) over the windows that (h, w) won
+
+    dout, y View (N, C, I, J)  winners (N*C*I*J, L) uint8  dx View (N, C, H, W), fully overwritten
+    y is the pooled output: the winner's value, so the derivative of an activation before the pooling is known from it.
+    A task owns a plane (n, c).
+    """
+    block = task // extent.rows
+    row = task % extent.rows
+    dx_plane = dx.start + block * dx.block + row * dx.row
+    dout_plane = dout.start + block * dout.block + row * dout.row
+    y_plane = y.start + block * y.block + row * y.row
+    for i in range(window.height):
+        for j in range(window.width):
+            at = dx_plane + i * dx.line + j * dx.column
+            store(dx.vectors, at, full(dx.vectors, 0.0))
+    for i in range(extent.lines):
+        for j in range(extent.columns):
+            top = i * window.step_down - window.top
+            left = j * window.step_right - window.left
+            d = load(dout.vectors, dout_plane + i * dout.line + j * dout.column)
+            d = finish(epilogue, d, y.vectors, y_plane + i * y.line + j * y.column)
+            winner = load_bytes(d, winners, (task * extent.lines + i) * extent.columns + j)
+            for u in range(max(0, -top), min(window.kernel_height, window.height - top)):
+                for v in range(max(0, -left), min(window.kernel_width, window.width - left)):
+                    at = dx_plane + (top + u) * dx.line + (left + v) * dx.column
+                    share = where(winner == u * window.kernel_width + v, d, full(d, 0.0))
+                    store(dx.vectors, at, load(dx.vectors, at) + share)
+
+
+@kernel
+def average_pool_forward(task, extent, window, x, out):
+    """out[n, c, i, j] = mean of x[n, c] over the part of the window at (i, j) that lies inside the plane
+
+    x View (N, C, H, W)  out View (N, C, I, J), fully overwritten
+    A task owns a plane (n, c).
+    """
+    block = task // extent.rows
+    row = task % extent.rows
+    x_plane = x.start + block * x.block + row * x.row
+    out_plane = out.start + block * out.block + row * out.row
+    for i in range(extent.lines):
+        for j in range(extent.columns):
+            top = i * window.step_down - window.top
+            left = j * window.step_right - window.left
+            total = full(x.vectors, 0.0)
+            count = 0
+            for u in range(max(0, -top), min(window.kernel_height, window.height - top)):
+                for v in range(max(0, -left), min(window.kernel_width, window.width - left)):
+                    total = total + load(x.vectors, x_plane + (top + u) * x.line + (left + v) * x.column)
+                    count += 1
+            store(out.vectors, out_plane + i * out.line + j * out.column, total / count)
+
+
+@kernel
+def average_pool_backward(task, extent, window, dout, dx, epilogue, y):
+    """dx[n, c, h, w] = epilogue(the sum of dout[n, c, i, j] / count over the windows that hold (h, w), y[n, c, h, w])
+
+    dout View (N, C, I, J)  dx, y View (N, C, H, W), dx fully overwritten; count: positions of the window inside the plane
+    A task owns a plane (n, c).
+    """
+    block = task // extent.rows
+    row = task % extent.rows
+    dx_plane = dx.start + block * dx.block + row * dx.row
+    dout_plane = dout.start + block * dout.block + row * dout.row
+    y_plane = y.start + block * y.block + row * y.row
+    for i in range(window.height):
+        for j in range(window.width):
+            at = dx_plane + i * dx.line + j * dx.column
+            store(dx.vectors, at, full(dx.vectors, 0.0))
+    for i in range(extent.lines):
+        for j in range(extent.columns):
+            top = i * window.step_down - window.top
+            left = j * window.step_right - window.left
+            u_first, u_last = max(0, -top), min(window.kernel_height, window.height - top)
+            v_first, v_last = max(0, -left), min(window.kernel_width, window.width - left)
+            count = (u_last - u_first) * (v_last - v_first)
+            d = load(dout.vectors, dout_plane + i * dout.line + j * dout.column) / count
+            for u in range(u_first, u_last):
+                for v in range(v_first, v_last):
+                    at = dx_plane + (top + u) * dx.line + (left + v) * dx.column
+                    store(dx.vectors, at, load(dx.vectors, at) + d)
+    for i in range(window.height):
+        for j in range(window.width):
+            at = dx_plane + i * dx.line + j * dx.column
+            d = load(dx.vectors, at)
+            store(dx.vectors, at, finish(epilogue, d, y.vectors, y_plane + i * y.line + j * y.column))

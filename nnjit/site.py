@@ -1,0 +1,59 @@
+"""What a layer is given when it is bound: its buffers and parameters, and the lists that its kernel calls go to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nnjit.buffers import Buffer
+from nnjit.kernels.activations import Epilogue, apply
+from nnjit.kernels.program import Call
+
+
+@dataclass
+class Site:
+    """One layer's place in a network that is bound to a batch size.
+
+    A layer reads `x` and writes `out`; where `dout` is there, it writes the gradients of its parameters, and `dx` where that is
+    there. `epilogue` is the activation that follows, if the layer applies it (`Layer.applies_activation`); then `dout` is the
+    gradient before that activation. `dx_epilogue` is the backward form of the activation that made x, for layers that apply it
+    (`Layer.applies_derivative`); then `dx` is the gradient before that activation.
+    """
+
+    x: Buffer
+    out: Buffer
+    dx: Buffer | None
+    dout: Buffer | None
+    batch_size: int
+    parameters: Mapping[str, NDArray[Any]]
+    """Each parameter's stored entries, flat."""
+    gradients: Mapping[str, NDArray[Any]]
+    """Likewise; every entry is overwritten in each backward pass."""
+    epilogue: Epilogue = Epilogue()
+    dx_epilogue: Epilogue = Epilogue()
+    forward: list[Call] = field(default_factory=list)
+    backward_activation: list[Call] = field(default_factory=list)
+    """The derivative of `epilogue`, for the network to fill where no layer after this one applies it."""
+    backward_parameters: list[Call] = field(default_factory=list)
+    backward_input: list[Call] = field(default_factory=list)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of every buffer and parameter."""
+        return self.x.view.vectors.dtype
+
+    @property
+    def lanes(self) -> int:
+        """Samples in a block."""
+        return int(self.x.view.vectors.shape[1])
+
+
+def apply_call(epilogue: Epilogue, x: Buffer, out: Buffer, y: Buffer) -> Call:
+    """The call that writes epilogue(x, y) to `out`, entry by entry; x and out may be the same buffer."""
+    extent = x.extent
+    planes = extent.blocks * extent.rows
+    work = 8 * planes * extent.lines * extent.columns * x.view.vectors.shape[1]
+    return Call(apply, planes, (extent, epilogue, x.view, out.view, y.view), work)
