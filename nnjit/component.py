@@ -1,43 +1,68 @@
 """The parts of a network that a config names by kind: layers, losses, optimizers, initializers.
 
-A family (`Layer`, say) is an abstract subclass of `Component`; each concrete kind is a final subclass of its family, in a
-file of its own or beside its siblings, and its typed fields are exactly what YAML may say about it. Wherever a typed field is
-annotated with the family, pydantic accepts any of its kinds, written in one of three ways:
+A family (`Layer`, say) is an abstract subclass of `Component`; each concrete kind is a final subclass of its
+family, in a file of its own or beside its siblings, and its typed fields are exactly what YAML may say about
+it. Wherever a field is annotated with the family, pydantic accepts any of its kinds, in one of three ways:
 
     relu                                       the kind alone
     dense: 30                                  the kind and its main field (`shorthand`)
     conv2d: {filters: 6, kernel: 5}            the kind and its fields
-    {type: conv2d, filters: 6, kernel: 5}      the same in the form that resolved configs use
+
+`{type: conv2d, filters: 6, kernel: 5}` says the same as the third; resolved configs use that form throughout.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 
-def _kind_of(value: Any) -> str | None:
+def _kind_of(value: Any) -> Any:
     return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
 
 
-class Component(BaseModel):
-    """One kind of a family; a concrete class has a field `type: Literal["name"] = "name"`."""
+class Fields(BaseModel):
+    """Typed fields as YAML may write them: none unknown, none converted, none infinite; frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Component(Fields):
+    """One kind of a family; a concrete class has a field `type: Literal["name"] = "name"`."""
 
     shorthand: ClassVar[str | None] = None
     """The field that `kind: value` sets when the value is not a mapping."""
+    default_kind: ClassVar[str | None] = None
+    """The kind that a mapping of fields has when it names none; a family may set it."""
+
+    @classmethod
+    def is_family(cls) -> bool:
+        """Whether this class stands for several kinds instead of being one."""
+        return "type" not in cls.model_fields
+
+    @classmethod
+    def noun(cls) -> str:
+        """What messages call a member of this family: layer, loss, optimizer, initializer."""
+        return cls.__name__.lower()
 
     @classmethod
     def kinds(cls) -> dict[str, type[Component]]:
         """The concrete kinds of this family by name, in order of definition."""
         found: dict[str, type[Component]] = {}
         for child in cls.__subclasses__():
-            if "type" in child.model_fields:
-                found[child.kind()] = child
-            found.update(child.kinds())
+            found.update(child.kinds() if child.is_family() else {child.kind(): child})
         return found
 
     @classmethod
@@ -46,25 +71,67 @@ class Component(BaseModel):
         return str(cls.model_fields["type"].default)
 
     @classmethod
+    def expand(cls, value: Any) -> Any:
+        """`value` as {type: kind, field: value, ...}; `value` itself if it has none of the accepted forms."""
+        if isinstance(value, str):
+            return {"type": value}
+        if not isinstance(value, dict) or "type" in value:
+            return value
+        kinds = cls.kinds()
+        if cls.default_kind and not kinds.keys() & value.keys():
+            return {"type": cls.default_kind, **value}
+        if len(value) != 1:
+            return value
+        kind, fields = next(iter(value.items()))
+        if isinstance(fields, dict):
+            return value if "type" in fields else {"type": kind, **fields}
+        if fields is None or kind not in kinds:
+            return {"type": kind}
+        main = kinds[kind].shorthand
+        return {"type": kind, main: fields} if main else value
+
+    @model_serializer(mode="wrap")
+    def _kind_first(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"type": self.kind(), **handler(self)}
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        if "type" in cls.model_fields or not cls.kinds():
+        if not cls.is_family() or not cls.kinds():
             return handler(source)
         choices = {kind: handler.generate_schema(child) for kind, child in cls.kinds().items()}
         union = core_schema.tagged_union_schema(choices, discriminator=_kind_of)
-        return core_schema.no_info_before_validator_function(cls._expand, union)
+        # A reference makes the family one definition of the JSON Schema, however many fields use it.
+        reference = f"{cls.__module__}.{cls.__qualname__}:{id(cls)}"
+        return core_schema.no_info_before_validator_function(cls.expand, union, ref=reference)
 
     @classmethod
-    def _expand(cls, value: Any) -> Any:
-        """`value` in the form {type: kind, field: value, ...}; left as it is when it has none of the accepted forms."""
-        if isinstance(value, str):
-            return {"type": value}
-        if isinstance(value, dict) and "type" not in value and len(value) == 1:
-            kind, fields = next(iter(value.items()))
-            if fields is None:
-                return {"type": kind}
-            if isinstance(fields, dict):
-                return {"type": kind, **fields}
-            child = cls.kinds().get(kind)
-            if child is not None and child.shorthand:
-                return {"type": kind, child.shorthand: fields}
-        return value
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        written = handler(schema)
+        if not cls.is_family() or not cls.kinds():
+            return written
+        kinds = cls.kinds()
+        definitions = dict(zip(kinds, handler.resolve_ref_schema(written)["oneOf"], strict=True))
+        alone = [
+            kind
+            for kind, child in kinds.items()
+            if not any(f.is_required() for f in child.model_fields.values())
+        ]
+        under_kind: dict[str, JsonSchemaValue] = {}
+        for kind, child in kinds.items():
+            forms = [{**definitions[kind], "properties": {"type": False}}]
+            if child.shorthand:
+                forms.append(handler.resolve_ref_schema(definitions[kind])["properties"][child.shorthand])
+            if kind in alone:
+                forms.append({"type": "null"})
+            under_kind[kind] = {"anyOf": forms}
+        one_kind = {"type": "object", "properties": under_kind, "additionalProperties": False}
+        forms = [
+            *([{"enum": alone}] if alone else []),
+            {**one_kind, "minProperties": 1, "maxProperties": 1},
+            *({**definition, "required": ["type"]} for definition in definitions.values()),
+        ]
+        if cls.default_kind:
+            forms.append(definitions[cls.default_kind])
+        return {"title": cls.__name__, "description": cls.__doc__, "anyOf": forms}

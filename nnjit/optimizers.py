@@ -12,6 +12,8 @@ from nnjit.component import Component
 class Optimizer(Component):
     """A rule for updating parameters from gradients."""
 
+    default_kind = "sgd"
+
     learning_rate: float = Field(gt=0)
     """Step size."""
 
