@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, cast
 
 import numpy as np
@@ -92,11 +93,10 @@ def _idx_header(stream: io.BufferedReader, name: str) -> Header:
 def _npy_header(stream: io.BufferedReader, name: str) -> Header:
     try:
         version = np.lib.format.read_magic(stream)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        first = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except ValueError as error:
+    except (ValueError, SyntaxError, TokenError) as error:
         raise DataError(f"{name}: the .npy header is damaged or cut short ({error})") from error
     return Header(shape, dtype, fortran and len(shape) > 1)
 
@@ -169,11 +169,11 @@ def npz_array(path: Path, key: str | None, usual: tuple[str, str]) -> ArrayFile 
     Raises DataError if the file is no archive or has no array `key`.
     """
     with reading(shown(path)), zipfile.ZipFile(on_disk(path)) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     if key is not None and key not in names:
         raise DataError(f"{shown(path)}: expected an array {key!r}, got {', '.join(map(repr, names))}")
-    found = next((name for name in (usual if key is None else (key,)) if name in names), None)
-    return None if found is None else ArrayFile(path, found)
+    found = [name for name in ((key,) if key is not None else usual) if name in names]
+    return ArrayFile(path, found[0]) if found else None
 
 
 def check_finite(array: NDArray[Any], name: str, first: int = 0) -> None:

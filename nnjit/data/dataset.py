@@ -22,7 +22,7 @@ from nnjit.errors import ConfigError, DataError
 Reader: TypeAlias = Callable[[FileSource], Samples]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Samples for one purpose: sample i is inputs[rows[i]] with targets[rows[i]].
 
@@ -40,7 +40,7 @@ class Split:
         return len(self.rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """The splits of a config, and what the training split settles for all of them.
 
@@ -75,10 +75,10 @@ def load_dataset(
     labels: bool,
     splits: Collection[SplitName] = ("train", "validation", "test"),
 ) -> Dataset:
-    """The training split, and those of `splits` that the section has. Paths start from the folder `base`.
+    """The training split, and those of `splits` that the section has. Paths start from `base`.
 
-    Targets are class labels if `labels`, else numbers. Raises DataError for files that do not fit the section,
-    ConfigError for labels to be standardized.
+    Targets are class labels if `labels`, else numbers. Raises DataError for files that do not fit the
+    section, ConfigError for labels to be standardized.
     """
     if labels and section.standardize_targets:
         raise ConfigError("data.standardize_targets: expected false, since targets are class labels")
@@ -172,7 +172,7 @@ def _split(samples: Samples, rows: NDArray[np.int64], shape: Shape, classes: Seq
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A view that nothing can write to, as memory maps are: Numba compiles anew for an array that is not so."""
+    """A view that nothing can write to, as memory maps are: Numba would compile anew for any other."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -15,7 +15,7 @@ MOST_CLASSES = 1 << 16
 """More classes than this are taken for a target that is no label."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
     """The labels of N samples as the file spells them."""
 
@@ -81,8 +81,8 @@ def find_classes(labels: Labels) -> list[str]:
 def encode(labels: Labels, classes: Sequence[str]) -> NDArray[np.int32]:
     """(N,) index of each sample's class in `classes`.
 
-    A label is matched by its spelling; a number also by its value, which is the index itself if no class has a
-    number for a name. Raises DataError for a label that is none of the classes.
+    A label is matched by its spelling; a number also by its value, which is the index itself if no class has
+    a number for a name. Raises DataError for a label that is none of the classes.
     """
     index = {name: i for i, name in enumerate(classes)}
     if not any(name.isdecimal() for name in classes):

@@ -17,7 +17,7 @@ from nnjit.data.table import input_width, read_table
 from nnjit.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """N samples of a source, as its files hold them."""
 

@@ -1,4 +1,4 @@
-"""CSV tables: blocks of lines are parsed at once; only a block that fails is searched for the cell at fault."""
+"""CSV tables: blocks of lines are parsed at once; a block that fails is searched for the cell at fault."""
 
 from __future__ import annotations
 
