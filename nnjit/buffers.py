@@ -26,8 +26,8 @@ class Border(NamedTuple):
 class Buffer:
     """The values of one layer for a batch: `view` says where entry (block, row, line, column) lies.
 
-    An image (C, H, W) has rows C, lines H and columns W, with a border of zeros that nothing overwrites; a vector (F,) has F
-    rows, one line and one column, and its memory is padded with rows up to a whole number of vectors.
+    An image (C, H, W) has rows C, lines H and columns W, with a border of zeros that nothing overwrites; a vector (F,)
+    has F rows, one line and one column, and its memory is padded with rows up to a whole number of vectors.
     """
 
     def __init__(self, view: View, blocks: int, shape: Shape) -> None:

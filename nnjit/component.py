@@ -100,24 +100,19 @@ class Component(Fields):
             return handler(source)
         choices = {kind: handler.generate_schema(child) for kind, child in cls.kinds().items()}
         union = core_schema.tagged_union_schema(choices, discriminator=_kind_of)
+        # Holds where a field's type mentions the family; the family's own schema was made before it had kinds.
         # A reference makes the family one definition of the JSON Schema, however many fields use it.
         reference = f"{cls.__module__}.{cls.__qualname__}:{id(cls)}"
         return core_schema.no_info_before_validator_function(cls.expand, union, ref=reference)
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         written = handler(schema)
         if not cls.is_family() or not cls.kinds():
             return written
         kinds = cls.kinds()
         definitions = dict(zip(kinds, handler.resolve_ref_schema(written)["oneOf"], strict=True))
-        alone = [
-            kind
-            for kind, child in kinds.items()
-            if not any(f.is_required() for f in child.model_fields.values())
-        ]
+        alone = [kind for kind, child in kinds.items() if not any(f.is_required() for f in child.model_fields.values())]
         under_kind: dict[str, JsonSchemaValue] = {}
         for kind, child in kinds.items():
             forms = [{**definitions[kind], "properties": {"type": False}}]

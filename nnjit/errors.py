@@ -1,12 +1,13 @@
 """Every failure that a user can cause, as an exception with the exit code that the command line ends with.
 
-Messages are worded where the problem is found: where it is, what was expected, what came, what to do about it. The command
-line prints them and exits; nothing in between catches them.
+Messages are worded where the problem is found: where it is, what was expected, what came, what to do about it. The
+command line prints them and exits; nothing in between catches them.
 """
 
 
 class NnjitError(Exception):
-    """A failure with a message for the user; the base class is for what the system refused (a full or read-only disk)."""
+    """A failure with a message for the user; the base class is for what the system refused (a full or read-only
+    disk)."""
 
     exit_code = 1
 

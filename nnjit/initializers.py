@@ -1,7 +1,7 @@
 """How parameters start: one class per rule, drawn in float64 from a generator so that a seed fixes every bit.
 
-`fan_in` and `fan_out` are the numbers of terms that one output sums, and of outputs that one input reaches: (in, out) for a
-dense layer, (in * kh * kw, out * kh * kw) for a convolution.
+`fan_in` and `fan_out` are the numbers of terms that one output sums, and of outputs that one input reaches: (in, out)
+for a dense layer, (in * kh * kw, out * kh * kw) for a convolution.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ class LossSite:
     dout: Buffer
     costs: NDArray[Any]
     """(blocks, L): the cost of each sample."""
+    scores: NDArray[Any]
+    """(blocks, L): the metric of each sample."""
     count: NDArray[Any]
     """(1,) int64: samples in the batch."""
     calls: list[Call] = field(default_factory=list)
@@ -102,8 +104,8 @@ class SoftmaxCrossEntropy(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """C = -sum over f of t*log(s) + (1-t)*log(1-s), s = sigmoid(out[f]), from logits; class labels count as one-hot vectors,
-    or as 0 and 1 for a network with one output."""
+    """C = -sum over f of t*log(s) + (1-t)*log(1-s), s = sigmoid(out[f]), from logits; class labels count as one-hot
+    vectors, or as 0 and 1 for a network with one output."""
 
     type: Literal["binary_cross_entropy"] = "binary_cross_entropy"
     threshold = 0.0

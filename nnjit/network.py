@@ -1,4 +1,5 @@
-"""A stack of layers bound to shapes: the parameters, and for a batch size the buffers and the kernel calls of a step."""
+"""A stack of layers bound to shapes: the parameters, and for a batch size the buffers and the kernel calls of a
+step."""
 
 from __future__ import annotations
 
@@ -101,8 +102,8 @@ class Network:
 class BoundNetwork:
     """A network's buffers and kernel calls for one batch size.
 
-    `x` holds the batch, `out` the result; after the loss has filled `dout`, the backward calls fill `gradients` (the layout of
-    the weights) and, if it was asked for, `dx`.
+    `x` holds the batch, `out` the result; after the loss has filled `dout`, the backward calls fill `gradients` (the
+    layout of the weights) and, if it was asked for, `dx`.
     """
 
     def __init__(self, network: Network, batch_size: int, training: bool, input_gradient: bool) -> None:
@@ -119,11 +120,11 @@ class BoundNetwork:
             else:
                 outputs.append(self._allocate(stage.out_shape, border))
         self.x, self.out = outputs[0], outputs[-1]
-        gradients = self._gradient_buffers(input_gradient) if training else [None] * len(outputs)
+        gradients: list[Buffer | None] = [None] * len(outputs)
+        if training:
+            gradients = self._gradient_buffers(input_gradient)
         self.dx, self.dout = gradients[0], gradients[-1]
-        self.sites = [
-            self._site(number, outputs, gradients, self._made_by(number)) for number in range(len(stages))
-        ]
+        self.sites = [self._site(number, outputs, gradients, self._made_by(number)) for number in range(len(stages))]
         for stage, site in zip(stages, self.sites, strict=True):
             stage.layer.bind(site)
         if training:
@@ -133,7 +134,8 @@ class BoundNetwork:
         return Buffer.allocate(self.blocks, shape, self.network.dtype, border or Border())
 
     def _gradient_buffers(self, input_gradient: bool) -> list[Buffer | None]:
-        """The gradient buffer of the input and of every stage's output; none before the first parameter, where it is not used."""
+        """The gradient buffer of the input and of every stage's output; none before the first parameter, where it is
+        not used."""
         stages = self.network.stages
         buffers: list[Buffer | None] = [None] * (len(stages) + 1)
         first = next(
@@ -152,7 +154,8 @@ class BoundNetwork:
         return buffers
 
     def _made_by(self, number: int) -> str:
-        """The activation that was applied to what stage `number` reads, seen through layers that are views; empty for none."""
+        """The activation that was applied to what stage `number` reads, seen through layers that are views; empty for
+        none."""
         stages = self.network.stages
         before = number - 1
         while before >= 0 and stages[before].layer.is_view:
@@ -182,7 +185,8 @@ class BoundNetwork:
         )
 
     def _add_derivatives(self) -> None:
-        """Where nothing after a stage applies the derivative of the activation that the stage applied, let it start with that."""
+        """Where nothing after a stage applies the derivative of the activation that the stage applied, let it start
+        with that."""
         stages = self.network.stages
         for number, (stage, site) in enumerate(zip(stages, self.sites, strict=True)):
             if not stage.activation or site.dout is None:

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from nnjit.component import Component
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nnjit.kernels.program import Call
+
+
+@dataclass
+class OptimizerSite:
+    """What an optimizer works on, all in the layout of the parameters, as (vectors, L)."""
+
+    weights: NDArray[Any]
+    gradients: NDArray[Any]
+    state: dict[str, NDArray[Any]]
+    """An array for each name of `Optimizer.state`, zeros at the start."""
+    rate: NDArray[Any]
+    """(1,): the learning rate, which the trainer may change between steps."""
+    decayed: int
+    """Leading vectors that weight decay applies to."""
+
 
 class Optimizer(Component):
     """A rule for updating parameters from gradients."""
 
-    default_kind = "sgd"
+    default_kind: ClassVar[str | None] = "sgd"
 
     learning_rate: float = Field(gt=0)
     """Step size."""
 
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the arrays that the rule keeps from step to step."""
+        return ()
+
+    @abstractmethod
+    def bind(self, site: OptimizerSite) -> Call:
+        """The call that makes one step."""
+
 
 class Sgd(Optimizer):
-    """v = momentum * v + g + weight_decay * w;  w = w - learning_rate * v  (nesterov: g + weight_decay * w + momentum * v).
+    """v = momentum * v + g + weight_decay * w;  w = w - learning_rate * v  (nesterov: g + weight_decay * w + momentum *
+    v).
 
     Weight decay applies to weights, not to biases. Source: Sutskever et al. 2013, ICML, section 2.
     """
@@ -39,3 +70,40 @@ class Sgd(Optimizer):
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        return ("velocity",) if self.momentum else ()
+
+    def bind(self, site: OptimizerSite) -> Call:
+        import numpy as np
+
+        from nnjit.kernels.optimizers import sgd, sgd_momentum
+        from nnjit.kernels.program import Call
+        from nnjit.kernels.tuning import chunk_of
+
+        weights = site.weights
+        chunk = chunk_of(len(weights))
+        tasks = -(-len(weights) // chunk)
+        weight_decay = np.full(1, self.weight_decay, weights.dtype)
+        if not self.momentum:
+            arguments = (chunk, site.decayed, weights, site.gradients, site.rate, weight_decay)
+            return Call(sgd, tasks, arguments, 4 * weights.size)
+        momentum = np.full(1, self.momentum, weights.dtype)
+        velocity = site.state["velocity"]
+        return Call(
+            sgd_momentum,
+            tasks,
+            (
+                chunk,
+                site.decayed,
+                weights,
+                site.gradients,
+                velocity,
+                site.rate,
+                weight_decay,
+                momentum,
+                int(self.nesterov),
+            ),
+            6 * weights.size,
+        )

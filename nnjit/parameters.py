@@ -1,8 +1,8 @@
 """All parameters as one flat vector: its layout, and the arrays of conventional shape that files and people see.
 
-Gradients and optimizer state have vectors of the same layout, so an optimizer step is one pass, a norm one reduction, and a
-checkpoint a few slabs. Weights come before biases: weight decay applies to a prefix. Each parameter starts at a whole vector of
-lanes. The stored order is what the kernels like best; `unpack` and `pack` translate.
+Gradients and optimizer state have vectors of the same layout, so an optimizer step is one pass, a norm one reduction,
+and a checkpoint a few slabs. Weights come before biases: weight decay applies to a prefix. Each parameter starts at a
+whole vector of lanes. The stored order is what the kernels like best; `unpack` and `pack` translate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> FloatArray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.zeros(size + VECTOR_BYTES, np.uint8)
     start = -memory.ctypes.data % VECTOR_BYTES
-    return memory[start : start + size].view(dtype).reshape(shape)
+    aligned: FloatArray = memory[start : start + size].view(dtype).reshape(shape)
+    return aligned
+
+
+def random_stream(seed: int, *key: int) -> np.random.Generator:
+    """The generator for one use of randomness: (0, parameter) for first values, (1, epoch) for the order of samples.
+
+    Each use has a stream of its own, so a resumed run needs no generator's state, and one use cannot shift another.
+    """
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,8 @@ class Slot:
 class Layout:
     """Where each parameter lies in the flat vector.
 
-    `names` are `layers.<position in the config>.<parameter>`; `decayed` is the number of leading entries that weight decay
-    applies to, a multiple of L.
+    `names` are `layers.<position in the config>.<parameter>`; `decayed` is the number of leading entries that weight
+    decay applies to, a multiple of L.
     """
 
     def __init__(self, parameters: Sequence[tuple[str, Parameter]], dtype: Any) -> None:
@@ -88,7 +97,7 @@ class Layout:
             return slot.start + np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
         row, column = np.indices(shape, dtype=np.int64)
         group, lane = np.divmod(row, self.lanes)
-        return slot.start + (group * shape[1] + column) * self.lanes + lane
+        return np.asarray(slot.start + (group * shape[1] + column) * self.lanes + lane)
 
     def unpack(self, flat: FloatArray) -> dict[str, FloatArray]:
         """The parameters as arrays of conventional shape, copies, in the order of the layers."""
@@ -110,12 +119,11 @@ class Layout:
             flat[indices] = arrays[name]
 
     def draw(self, seed: int) -> FloatArray:
-        """A flat vector of initial values; each parameter has its own stream of (seed, its position), so that a change to one
-        layer's kind leaves the others' values as they were."""
+        """A flat vector of initial values; each parameter has a stream of its own."""
         flat = self.zeros()
         for position, name in enumerate(self.names):
             parameter = self.slots[name].parameter
-            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, position])))
+            rng = random_stream(seed, 0, position)
             values = parameter.initializer.draw(rng, parameter.shape, parameter.fan_in, parameter.fan_out)
             flat[self.indices(name)] = values
         return flat

@@ -17,10 +17,10 @@ from nnjit.kernels.program import Call
 class Site:
     """One layer's place in a network that is bound to a batch size.
 
-    A layer reads `x` and writes `out`; where `dout` is there, it writes the gradients of its parameters, and `dx` where that is
-    there. `epilogue` is the activation that follows, if the layer applies it (`Layer.applies_activation`); then `dout` is the
-    gradient before that activation. `dx_epilogue` is the backward form of the activation that made x, for layers that apply it
-    (`Layer.applies_derivative`); then `dx` is the gradient before that activation.
+    A layer reads `x` and writes `out`; where `dout` is there, it writes the gradients of its parameters, and `dx` where
+    that is there. `epilogue` is the activation that follows, if the layer applies it (`Layer.applies_activation`); then
+    `dout` is the gradient before that activation. `dx_epilogue` is the backward form of the activation that made x, for
+    layers that apply it (`Layer.applies_derivative`); then `dx` is the gradient before that activation.
     """
 
     x: Buffer

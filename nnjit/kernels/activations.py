@@ -1,8 +1,8 @@
 """Activation functions on vectors: alone, and as the last touch of the kernel that computes their input.
 
-An `Epilogue` in the arguments of a kernel selects what is done to each vector before it is stored: nothing, an activation, or
-the product with an activation's derivative. Every derivative is a function of the activation's output y alone, so that no
-input is kept for the backward pass.
+An `Epilogue` in the arguments of a kernel selects what is done to each vector before it is stored: nothing, an
+activation, or the product with an activation's derivative. Every derivative is a function of the activation's output y
+alone, so that no input is kept for the backward pass.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from nnjit.kernels.simd import full, load, store
 def gather(task, extent, data, order, position, shift, factor, out):
     """out[n, c, i, j] = (data[order[position[0] + n], c, i, j] - shift) * factor, 0 in lanes without a sample
 
-    data (samples, C*I*J) of any numeric dtype  order (samples,) int64  position (2,) int64: first sample, number of samples
+    data (samples, C*I*J) of any numeric dtype  order (samples,) int64  position (2,) int64: first sample, number of
+    samples
     shift, factor (1,) or (C*I*J,)  out View (N, C, I, J), fully overwritten
     A task owns a block, a row and a line.
     """

@@ -1,7 +1,8 @@
 """How kernels are compiled: the decorator, the cache folder, the threading layer.
 
-Numba's cache notices a change in a kernel's own file, not in functions it calls from other files. So nnjit gives Numba a folder
-whose name holds a digest of every kernel source and of the compiler's versions: a stale kernel is never loaded.
+Numba's cache notices a change in a kernel's own file, not in functions it calls from other files. So nnjit gives Numba
+a folder whose name holds a digest of every kernel source and of the compiler's versions: a stale kernel is never
+loaded.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
-from numba import config, njit
+from numba import njit
+
+settings: Any = numba.config
+JIT = not settings.DISABLE_JIT
+"""Whether kernels are compiled; with NUMBA_DISABLE_JIT=1 they run as Python."""
 
 kernel = njit(cache=True, error_model="numpy")
 """Compile a kernel: cached, no fastmath (results must not depend on the CPU), no exceptions."""
@@ -49,7 +55,7 @@ def _usable_cache_folder() -> tuple[Path, bool]:
 
 
 CACHE_FOLDER, CACHE_LASTS = _usable_cache_folder()
-config.CACHE_DIR = str(CACHE_FOLDER)
+settings.CACHE_DIR = str(CACHE_FOLDER)
 if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     # A parallel region costs 1.4 us on omp and over 100 us on workqueue.
-    config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+    settings.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]

@@ -1,11 +1,11 @@
 """Sums of products: the one loop that convolutions and dense layers share, forwards and backwards.
 
-    contract          out[n, r, i, j] = bias[r] + sum over k of w[r, k] * x[n, i, j, k]      (w scalars, x and out vectors)
-    contract_lanes    dw[r, k] = sum over n, i, j and lanes of d[n, r, i, j] * x[n, i, j, k]   (d and x vectors)
+    contract          out[n, r, i, j] = bias[r] + sum over k of w[r, k] * x[n, i, j, k]       w scalars, x, out vectors
+    contract_lanes    dw[r, k] = sum over n, i, j and lanes of d[n, r, i, j] * x[n, i, j, k]  dw scalars, d, x vectors
 
-What x[n, i, j, k] means is data: a view gives the vector that (n, i, j) starts at, a table of taps what tap k adds to it. Stride,
-dilation, padding (a zero border round the image) and the phases of a strided convolution's backward pass need no code of their
-own, and every sum runs over k in the order of the table, whatever the tile.
+What x[n, i, j, k] means is data: a view gives the vector that (n, i, j) starts at, a table of taps what tap k adds to
+it. Stride, dilation, padding (a zero border round the image) and the phases of a strided convolution's backward pass
+need no code of their own, and every sum runs over k in the order of the table, whatever the tile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from nnjit.kernels.tiles import (
 
 
 class View(NamedTuple):
-    """Where the vector for block n, row r, line i, column j lies: vectors[start + n*block + r*row + i*line + j*column]."""
+    """Where the vector for block n, row r, line i, column j lies.
+
+    It is vectors[start + n * block + r * row + i * line + j * column].
+    """
 
     vectors: Any
     """The buffer as (vectors, L)."""
@@ -38,7 +41,10 @@ class View(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Where the scalar for row r, tap k lies: scalars[start + r // group_rows * group + r % group_rows * row + taps[k]]."""
+    """Where the scalar for row r, tap k lies.
+
+    It is scalars[start + r // group_rows * group + r % group_rows * row + taps[k]].
+    """
 
     scalars: Any
     """The parameters, or any buffer, as a flat array."""
@@ -64,8 +70,8 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
 
     w Weights (R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
-    A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead and
-    computes some entries twice, with the same bits.
+    A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead
+    and computes some entries twice, with the same bits.
     """
     row_tiles = (extent.rows + tile.rows - 1) // tile.rows
     line = task % extent.lines
@@ -81,9 +87,7 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
         x_column = x_first + column * x.column
         total = tile_rows(tile, bias, row)
         for k in range(taps):
-            total = tile_fma(
-                total, w.scalars, w_first + w.taps[k], w.row, x.vectors, x_column + x_taps[k], x.column
-            )
+            total = tile_fma(total, w.scalars, w_first + w.taps[k], w.row, x.vectors, x_column + x_taps[k], x.column)
         tile_store(total, out.vectors, out_first + column * out.column, out.row, out.column)
     for r in range(tile.rows):
         for j in range(extent.columns):

@@ -1,17 +1,18 @@
 """exp, tanh, sigmoid, log and log(1 + x) on vectors, by our own polynomials.
 
-A library's scalar functions would leave the lanes and could differ between systems by a bit. These take a few multiply-adds a
-vector, err by a few units in the last place (a test measures them), and give the same bits everywhere. The polynomials are plain
-Taylor series: on the reduced ranges the first term left out is below half a unit in the last place.
+A library's scalar functions would leave the lanes and could differ between systems by a bit. These take a few
+multiply-adds a vector, err by a few units in the last place (a test measures them), and give the same bits everywhere.
+The polynomials are plain Taylor series: on the reduced ranges the first term left out is below half a unit in the last
+place.
 """
 
 from __future__ import annotations
 
 import math
 
-from numba import config
 from numba.extending import overload, register_jitable
 
+from nnjit.kernels.compiler import JIT
 from nnjit.kernels.simd import VectorType, absolute, exponent, fma, full, round_to_even, scale_by_power, where
 
 LOG2_E = 1.0 / math.log(2.0)
@@ -24,7 +25,8 @@ EXP_TERMS = {
     32: tuple(1.0 / math.factorial(k) for k in range(7, 1, -1)),
     64: tuple(1.0 / math.factorial(k) for k in range(13, 1, -1)),
 }
-# Terms s**(2k) / (2k + 1) of atanh(s) / s, highest first, down to k = 1: on |s| <= 0.1716 for log, |s| <= 1/3 for log1p.
+# Terms s**(2k) / (2k + 1) of atanh(s) / s, highest first, down to k = 1: on |s| <= 0.1716 for log, |s| <= 1/3 for
+# log1p.
 LOG_TERMS = {
     32: tuple(1.0 / (2 * k + 1) for k in range(5, 0, -1)),
     64: tuple(1.0 / (2 * k + 1) for k in range(11, 0, -1)),
@@ -43,7 +45,7 @@ def per_dtype(table):
     def choose(v):
         return table[v.dtype.itemsize * 8]
 
-    if not config.DISABLE_JIT:
+    if JIT:
 
         @overload(choose)
         def _choose(v):

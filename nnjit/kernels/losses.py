@@ -1,8 +1,8 @@
 """Losses: the cost of each sample and the gradient of the batch's mean cost, in one pass.
 
-`count` (1,) int64 is the number of samples in the batch; lanes from there on get a cost and a gradient of zero, so that nothing
-downstream needs to know that they are empty. Gradients are divided by `count`. Targets have the shape of the output; a class
-label is a one-hot target.
+`count` (1,) int64 is the number of samples in the batch; lanes from there on get a cost and a gradient of zero, so that
+nothing downstream needs to know that they are empty. Gradients are divided by `count`. Targets have the shape of the
+output; a class label is a one-hot target.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def squared_error(task, extent, out, target, dout, costs, count, factor):
 
 @kernel
 def softmax_cross_entropy(task, extent, out, target, dout, costs, count):
-    """cost[n] = -sum over f of target[n, f] * log p[n, f],  p = softmax(out),  dout = (p * sum of target - target) / count
+    """cost[n] = -sum over f of target[n, f] * log p[n, f],  p = softmax(out),  dout = (p * sum of target - target) /
+    count
 
     out, target, dout View (N, F), dout fully overwritten  costs (N, L), overwritten  count (1,)
     log p is out - m - log(sum of exp(out - m)) with m the largest, which neither overflows nor takes the log of 0.
@@ -124,17 +125,38 @@ def count_hits(task, extent, out, target, hits, count, threshold):
 
 
 @kernel
-def add_up(task, costs, hits, totals):
-    """totals[0] += sum of costs, totals[1] += sum of hits, in float64 and in the order of the samples; totals[2] = sum of costs
+def mean_squares(task, extent, out, target, scores, count):
+    """scores[n] = mean over f of (out[n, f] - target[n, f])**2
 
-    costs, hits (N, L)  totals (3,) float64. One task.
+    out, target View (N, C, I, J)  scores (N, L), overwritten  count (1,)
+    A task owns a block.
+    """
+    zero = full(out.vectors, 0.0)
+    total = zero
+    for c in range(extent.rows):
+        for i in range(extent.lines):
+            for j in range(extent.columns):
+                at = out.start + task * out.block + c * out.row + i * out.line + j * out.column
+                t = target.start + task * target.block + c * target.row + i * target.line + j * target.column
+                difference = load(out.vectors, at) - load(target.vectors, t)
+                total = fma(difference, difference, total)
+    used = first_lanes(zero, count[0] - task * scores.shape[1])
+    store(scores, task, where(used, total / (extent.rows * extent.lines * extent.columns), zero))
+
+
+@kernel
+def add_up(task, costs, scores, count, totals):
+    """totals = (+ sum of costs, + sum of scores, + samples, sum of costs), in float64 and in the order of the samples
+
+    costs, scores (N, L)  count (1,)  totals (4,) float64. One task.
     """
     cost = 0.0
-    hit = 0.0
+    score = 0.0
     for block in range(costs.shape[0]):
         for lane in range(costs.shape[1]):
             cost += costs[block, lane]
-            hit += hits[block, lane]
+            score += scores[block, lane]
     totals[0] += cost
-    totals[1] += hit
-    totals[2] = cost
+    totals[1] += score
+    totals[2] += count[0]
+    totals[3] = cost

@@ -1,7 +1,7 @@
 """Optimizer steps: one pass over the flat vectors of parameters and gradients.
 
-All arrays are (vectors, L); `rate` is (1,), the step size, which the trainer may change between steps. Weight decay applies to
-the first `decayed` vectors: the layout puts weights before biases. A task owns `chunk` vectors.
+All arrays are (vectors, L); `rate` is (1,), the step size, which the trainer may change between steps. Weight decay
+applies to the first `decayed` vectors: the layout puts weights before biases. A task owns `chunk` vectors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def sgd(task, chunk, decayed, w, g, rate, weight_decay):
 
 @kernel
 def sgd_momentum(task, chunk, decayed, w, g, velocity, rate, weight_decay, momentum, nesterov):
-    """v = momentum * v + g + weight_decay * w;  w -= rate * v, or rate * (g + weight_decay * w + momentum * v) with Nesterov
+    """v = momentum * v + g + weight_decay * w;  w -= rate * v, or rate * (g + weight_decay * w + momentum * v) with
+    Nesterov
 
     w, g, velocity (vectors, L)  rate, weight_decay, momentum (1,)  nesterov 0 or 1
     Source: Sutskever et al. 2013, ICML, section 2, in the form that takes the gradient at the current weights.

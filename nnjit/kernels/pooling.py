@@ -10,7 +10,8 @@ from nnjit.kernels.simd import full, load, load_bytes, store, store_bytes, where
 
 
 class Window(NamedTuple):
-    """A sliding window over planes of `height` x `width`: its size, its step and the padding before the first line and column."""
+    """A sliding window over planes of `height` x `width`: its size, its step and the padding before the first line and
+    column."""
 
     height: int
     width: int
@@ -24,7 +25,8 @@ class Window(NamedTuple):
 
 @kernel
 def max_pool_forward(task, extent, window, x, out, winners):
-    """out[n, c, i, j] = max over the window at (i, j) of x[n, c]; winners: which position won, u * KW + v, the first on a tie
+    """out[n, c, i, j] = max over the window at (i, j) of x[n, c]; winners: which position won, u * KW + v, the first on
+    a tie
 
     x View (N, C, H, W)  out View (N, C, I, J)  winners (N*C*I*J, L) uint8, both fully overwritten
     A NaN wins. Padding does not take part. A task owns a plane (n, c).
@@ -111,8 +113,8 @@ def average_pool_forward(task, extent, window, x, out):
 def average_pool_backward(task, extent, window, dout, dx, epilogue, y):
     """dx[n, c, h, w] = epilogue(the sum of dout[n, c, i, j] / count over the windows that hold (h, w), y[n, c, h, w])
 
-    dout View (N, C, I, J)  dx, y View (N, C, H, W), dx fully overwritten; count: positions of the window inside the plane
-    A task owns a plane (n, c).
+    dout View (N, C, I, J)  dx, y View (N, C, H, W), dx fully overwritten; count: positions of the window inside the
+    plane A task owns a plane (n, c).
     """
     block = task // extent.rows
     row = task % extent.rows

@@ -1,10 +1,11 @@
 """A fixed list of kernel calls as one compiled function.
 
-Binding a network gives calls whose arguments never change: the same buffers, sizes and parameters at every step. So each call is
-linked once into a function of the task number alone, with addresses and sizes as constants, and one compiled driver runs the
-whole list. A step is then a single call from Python: 0.3 us, and 6 ns more for each kernel call in it, where calling the kernels
-one by one costs 1.5 us each; a parallel region costs another 1.4 us, and work too small to be worth it runs on the calling thread.
-What does change between steps (the batch's position, the learning rate) stands in small arrays that kernels read.
+Binding a network gives calls whose arguments never change: the same buffers, sizes and parameters at every step. So
+each call is linked once into a function of the task number alone, with addresses and sizes as constants, and one
+compiled driver runs the whole list. A step is then a single call from Python: 0.3 us, and 6 ns more for each kernel
+call in it, where calling the kernels one by one costs 1.5 us each; a parallel region costs another 1.4 us, and work too
+small to be worth it runs on the calling thread. What does change between steps (the batch's position, the learning
+rate) stands in small arrays that kernels read.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import config, get_num_threads, njit, prange, typeof, types
+from numba import get_num_threads, njit, prange, typeof, types
 from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import JIT
 
 PARALLEL_WORK = 40_000
 """Estimated operations below which a call runs on one thread: about 2 us of work, what a parallel region costs."""
@@ -44,19 +45,23 @@ class Program:
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = tuple(calls)
-        self._library, addresses = (None, [0] * len(self.calls)) if config.DISABLE_JIT else _link(self.calls)
+        self._library: Any = None
+        addresses = [0] * len(self.calls)
+        if JIT:
+            self._library, addresses = _link(self.calls)
         rows = [
             (address, call.tasks, call.tasks > 1 and call.work >= PARALLEL_WORK)
             for address, call in zip(addresses, self.calls, strict=True)
         ]
         self._table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+        self._threads = get_num_threads()
 
     def run(self, first: int = 0, last: int | None = None) -> None:
-        """Run calls first .. last - 1 (all of them by default) on the threads that Numba is set to use."""
+        """Run calls first .. last - 1, all by default, on as many threads as Numba was set to when they were linked."""
         if last is None:
             last = len(self.calls)
-        if self._library is not None:
-            _run(self._table, first, last, get_num_threads() > 1)
+        if JIT:
+            _run(self._table, first, last, self._threads > 1)
             return
         for call in self.calls[first:last]:
             for task in range(call.tasks):
@@ -78,7 +83,8 @@ def _constant(context: Any, builder: ir.IRBuilder, value: Any, kind: types.Type)
         )
         return view._getvalue()
     if isinstance(kind, types.BaseTuple):
-        items = [_constant(context, builder, item, item_kind) for item, item_kind in zip(value, kind, strict=True)]
+        of: Any = kind
+        items = [_constant(context, builder, item, item_kind) for item, item_kind in zip(value, of, strict=True)]
         return context.make_tuple(builder, kind, items)
     if isinstance(kind, types.Integer | types.Boolean | types.Float):
         return context.get_constant(kind, value)
@@ -113,10 +119,10 @@ def _link(calls: Sequence[Call]) -> tuple[Any, list[int]]:
 
 
 @intrinsic
-def _call(typing_context, address, task):  # type: ignore[no-untyped-def]
+def _call(typing_context, address, task):
     """Call the function at `address` with a task number."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         function_type = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
         builder.call(builder.inttoptr(arguments[0], function_type.as_pointer()), [arguments[1]])
         return context.get_dummy_value()
@@ -125,7 +131,7 @@ def _call(typing_context, address, task):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _run(table, first, last, threads):  # type: ignore[no-untyped-def]
+def _run(table, first, last, threads):
     """Run the calls of `table` (calls, 3): address, tasks, whether it is worth a parallel region."""
     for number in range(first, last):
         address = table[number, 0]

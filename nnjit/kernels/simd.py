@@ -1,9 +1,10 @@
 """Explicit SIMD for Numba: a vector of L lanes as a value.
 
-Plain loops over lanes vectorise only when the compiler can prove what it needs, and a change elsewhere can undo it. Here a
-vector is a type of its own whose machine form is an LLVM vector, so kernels written as ordinary loops over vectors run at the
-machine's speed by construction, in float32 (16 lanes) and float64 (8 lanes) alike. Every operation is declared with its NumPy
-twin: with NUMBA_DISABLE_JIT=1 the twin runs instead, a wrong index raises, and a debugger can step.
+Plain loops over lanes vectorise only when the compiler can prove what it needs, and a change elsewhere can undo it.
+Here a vector is a type of its own whose machine form is an LLVM vector, so kernels written as ordinary loops over
+vectors run at the machine's speed by construction, in float32 (16 lanes) and float64 (8 lanes) alike. Every operation
+is declared with its NumPy twin: with NUMBA_DISABLE_JIT=1 the twin runs instead, a wrong index raises, and a debugger
+can step.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import operator
 
 import numpy as np
 from llvmlite import ir
-from numba import config, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+from numba.extending import intrinsic, lower_builtin, models, register_jitable, register_model, type_callable
 from numba.np.arrayobj import make_array
+
+from nnjit.kernels.compiler import JIT
 
 VECTOR_BYTES = 64
 
@@ -59,10 +62,11 @@ class _MaskModel(models.PrimitiveModel):
 
 
 def lowered_by(generate):
-    """Make a function an intrinsic whose code `generate` emits; the function itself is the twin that runs without JIT."""
+    """Make a function an intrinsic whose code `generate` emits; the function itself is the twin that runs without
+    JIT."""
 
     def choose(twin):
-        if config.DISABLE_JIT:
+        if not JIT:
             return twin
         operation = intrinsic(generate)
         operation.__doc__ = twin.__doc__
@@ -118,9 +122,7 @@ def call_llvm(builder, name, form, arguments):
     """Call the LLVM intrinsic `name` for vectors of type `form`."""
     bits = 32 if isinstance(form.element, ir.FloatType) else 64
     function_type = ir.FunctionType(form, [form] * len(arguments))
-    function = cgutils.get_or_insert_function(
-        builder.module, function_type, f"llvm.{name}.v{form.count}f{bits}"
-    )
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.{name}.v{form.count}f{bits}")
     return builder.call(function, arguments)
 
 
@@ -321,9 +323,7 @@ def _exponent(typing_context, v):
     def generate(context, builder, signature, arguments):
         bits, mantissa, bias = (32, 23, 127) if v.dtype == types.float32 else (64, 52, 1023)
         integers = ir.VectorType(ir.IntType(bits), v.count)
-        field = builder.lshr(
-            builder.bitcast(arguments[0], integers), ir.Constant(integers, [mantissa] * v.count)
-        )
+        field = builder.lshr(builder.bitcast(arguments[0], integers), ir.Constant(integers, [mantissa] * v.count))
         power = builder.sub(field, ir.Constant(integers, [bias] * v.count))
         return builder.sitofp(power, arguments[0].type)
 
@@ -411,7 +411,7 @@ def _mask_of(vector):
     return MaskType(vector.count)
 
 
-if not config.DISABLE_JIT:
+if JIT:
     _define_operator(operator.add, _same, lambda builder, a, b: builder.fadd(a, b))
     _define_operator(operator.sub, _same, lambda builder, a, b: builder.fsub(a, b))
     _define_operator(operator.mul, _same, lambda builder, a, b: builder.fmul(a, b))
@@ -419,8 +419,6 @@ if not config.DISABLE_JIT:
     _define_operator(operator.gt, _mask_of, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
     _define_operator(operator.lt, _mask_of, lambda builder, a, b: builder.fcmp_ordered("<", a, b))
     _define_operator(operator.eq, _mask_of, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
-
-    from numba.extending import register_jitable
 
     maximum = register_jitable(maximum)
     minimum = register_jitable(minimum)

@@ -9,7 +9,8 @@ from nnjit.kernels.simd import fma, full, load, maximum, store
 
 @kernel
 def softmax_forward(task, extent, x, out):
-    """out[n, f] = exp(x[n, f] - m) / sum over g of exp(x[n, g] - m), m = max over g of x[n, g] so that exp cannot overflow
+    """out[n, f] = exp(x[n, f] - m) / sum over g of exp(x[n, g] - m), m = max over g of x[n, g] so that exp cannot
+    overflow
 
     x, out View (N, F), out fully overwritten
     A task owns a block.
@@ -41,9 +42,7 @@ def softmax_backward(task, extent, dout, out, dx):
     dx_first = dx.start + task * dx.block
     inner = full(out.vectors, 0.0)
     for f in range(extent.rows):
-        inner = fma(
-            load(dout.vectors, dout_first + f * dout.row), load(out.vectors, out_first + f * out.row), inner
-        )
+        inner = fma(load(dout.vectors, dout_first + f * dout.row), load(out.vectors, out_first + f * out.row), inner)
     for f in range(extent.rows):
         d = load(dout.vectors, dout_first + f * dout.row) - inner
         store(dx.vectors, dx_first + f * dx.row, load(out.vectors, out_first + f * out.row) * d)

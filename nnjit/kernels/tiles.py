@@ -1,7 +1,8 @@
 """Register tiles: rows x columns of vectors that one loop accumulates, kept in registers by the compiler.
 
-A tile is what reaches the machine's peak: each vector that is loaded serves `rows` multiply-adds, each scalar `columns` of them.
-The tile's shape is part of a type (`TileShape` in the arguments of a kernel), so every shape is a kernel compiled for it.
+A tile is what reaches the machine's peak: each vector that is loaded serves `rows` multiply-adds, each scalar `columns`
+of them. The tile's shape is part of a type (`TileShape` in the arguments of a kernel), so every shape is a kernel
+compiled for it.
 """
 
 from __future__ import annotations

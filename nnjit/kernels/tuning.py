@@ -1,4 +1,5 @@
-"""Which tile a kernel uses: the one place where sizes and the CPU decide, never a timing (results must not depend on noise).
+"""Which tile a kernel uses: the one place where sizes and the CPU decide, never a timing (results must not depend on
+noise).
 
 Whatever is chosen, every sum runs in the same order, so the choice changes no bit.
 """
@@ -29,8 +30,9 @@ def vector_registers() -> int:
 def choose_tile(rows: int, columns: int, taps: int, group_rows: int | None = None) -> TileShape:
     """The tile for an output of rows x columns that sums `taps` products.
 
-    A tile of R x C vectors takes R*C/2 cycles a tap for its multiply-adds, (R + C)/2 for its loads, at least 4 for the latency of
-    one addition, and covers the output with ceil(rows/R) * ceil(columns/C) copies. With `group_rows`, R must divide it.
+    A tile of R x C vectors takes R*C/2 cycles a tap for its multiply-adds, (R + C)/2 for its loads, at least 4 for the
+    latency of one addition, and covers the output with ceil(rows/R) * ceil(columns/C) copies. With `group_rows`, R must
+    divide it.
     """
     registers = vector_registers()
     best = TileShape(1, 1)

@@ -51,7 +51,8 @@ class Relu(Activation):
 class Softmax(Layer):
     """out[f] = exp(x[f]) / sum over g of exp(x[g]). Input and output (F,).
 
-    A network that ends in softmax for the sake of cross-entropy wants the loss `softmax_cross_entropy` instead, from logits.
+    A network that ends in softmax for the sake of cross-entropy wants the loss `softmax_cross_entropy` instead, from
+    logits.
     """
 
     type: Literal["softmax"] = "softmax"

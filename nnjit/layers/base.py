@@ -1,4 +1,5 @@
-"""What a layer is: its fields in YAML, its shape rule, its parameters, and the kernel calls that it binds to buffers."""
+"""What a layer is: its fields in YAML, its shape rule, its parameters, and the kernel calls that it binds to
+buffers."""
 
 from __future__ import annotations
 

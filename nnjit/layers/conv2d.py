@@ -12,11 +12,13 @@ from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis
 
 if TYPE_CHECKING:
     from nnjit.buffers import Border
+    from nnjit.kernels.contraction import View
     from nnjit.site import Site
 
 
 class Conv2d(Layer):
-    """out[f, i, j] = bias[f] + sum over c, u, v of weight[f, c, u, v] * x[c, i * stride + u - top, j * stride + v - left]
+    """out[f, i, j] = bias[f] + sum over c, u, v of weight[f, c, u, v] * x[c, i * stride + u - top, j * stride + v -
+    left]
 
     Input (C, H, W), output (F, OH, OW); x counts as 0 outside. Parameters: weight (F, C, KH, KW), bias (F,).
     """
@@ -33,7 +35,8 @@ class Conv2d(Layer):
     stride: Pair = (1, 1)
     """Vertical and horizontal step; one number for both."""
     padding: NamedPadding | PadPair = "valid"
-    """Zeros round the input: valid (none), same (the output keeps the size, divided by the stride), full, or a number."""
+    """Zeros round the input: valid (none), same (the output keeps the size, divided by the stride), full, or a
+    number."""
     bias: bool = True
     """Whether a bias is added to each map."""
     weight_init: Initializer = HeNormal()
@@ -93,8 +96,8 @@ class Conv2d(Layer):
         return Border(*zeros)
 
     def bind(self, site: Site) -> None:
-        """A contraction over (c, u, v) forwards; to the weights, over positions and samples; to the input, one contraction over
-        (f, u, v) for each phase of the stride: the positions that the same kernel entries reach."""
+        """A contraction over (c, u, v) forwards; to the weights, over positions and samples; to the input, one
+        contraction over (f, u, v) for each phase of the stride: the positions that the same kernel entries reach."""
         import numpy as np
 
         from nnjit.kernels.contraction import Extent, Weights, contract, contract_lanes
@@ -133,35 +136,29 @@ class Conv2d(Layer):
         tile = choose_tile(self.filters, channels * area, extent.lines * extent.columns * extent.blocks)
         tasks = -(-self.filters // tile.rows) * -(-channels * area // tile.columns)
         gradient = weights._replace(scalars=site.gradients["weight"])
-        arguments = (tile, extent, dout, window, x_taps, gradient)
-        site.backward_parameters.append(Call(contract_lanes, tasks, arguments, work))
+        operands = (tile, extent, dout, window, x_taps, gradient)
+        site.backward_parameters.append(Call(contract_lanes, tasks, operands, work))
         if self.bias:
-            arguments = (extent, dout, site.gradients["bias"])
+            summed = (extent, dout, site.gradients["bias"])
             positions = site.batch_size * extent.lines * extent.columns
-            site.backward_parameters.append(Call(sum_rows, self.filters, arguments, self.filters * positions))
+            site.backward_parameters.append(Call(sum_rows, self.filters, summed, self.filters * positions))
         if site.dx is None:
             return
 
         dx, y = site.dx.view, site.x.view
         for upper in _phases(site.x.shape[1], vertical, kernel_height, down):
             for lower in _phases(site.x.shape[2], horizontal, kernel_width, right):
-                f, u, v = (grid.reshape(-1) for grid in np.meshgrid(
-                    np.arange(self.filters), upper.taps, lower.taps, indexing="ij"
-                ))
+                f, u, v = (
+                    grid.reshape(-1)
+                    for grid in np.meshgrid(np.arange(self.filters), upper.taps, lower.taps, indexing="ij")
+                )
                 w_taps = f * channels * area + u * kernel_width + v
                 # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
                 i = (upper.phase + vertical.before - u) // down
                 j = (lower.phase + horizontal.before - v) // right
                 d_taps = f * dout.row + i * dout.line + j * dout.column
-                phase_extent = Extent(extent.blocks, channels, upper.count, lower.count)
-                tile = choose_tile(channels, lower.count, max(len(w_taps), 1))
-
-                def at_phase(view, upper=upper, lower=lower):  # type: ignore[no-untyped-def]
-                    return view._replace(
-                        start=view.start + upper.phase * view.line + lower.phase * view.column,
-                        line=down * view.line,
-                        column=right * view.column,
-                    )
+                phase_extent = Extent(extent.blocks, channels, upper.positions, lower.positions)
+                tile = choose_tile(channels, lower.positions, max(len(w_taps), 1))
 
                 arguments = (
                     tile,
@@ -170,24 +167,30 @@ class Conv2d(Layer):
                     dout._replace(row=0),
                     d_taps,
                     zeros,
-                    at_phase(dx),
+                    _at_phases(dx, upper, lower, self.stride),
                     site.dx_epilogue,
-                    at_phase(y),
+                    _at_phases(y, upper, lower, self.stride),
                 )
-                tasks = extent.blocks * upper.count * -(-channels // tile.rows)
+                tasks = extent.blocks * upper.positions * -(-channels // tile.rows)
                 share = phase_extent.lines * phase_extent.columns * len(w_taps) * channels * site.batch_size
                 site.backward_input.append(Call(contract, tasks, arguments, share))
 
 
 class Phase(NamedTuple):
-    """Input positions phase, phase + stride, ... on one axis: the kernel entries that reach them, how many positions there are,
-    and the first and last output position that they read."""
+    """Input positions phase, phase + stride, ... on one axis: the kernel entries that reach them, how many positions
+    there are, and the first and last output position that they read."""
 
     phase: int
     taps: list[int]
-    count: int
+    positions: int
     first: int
     last: int
+
+
+def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) -> View:
+    """The view of one phase's positions alone."""
+    start = view.start + upper.phase * view.line + lower.phase * view.column
+    return view._replace(start=start, line=stride[0] * view.line, column=stride[1] * view.column)
 
 
 def _phases(size: int, on: Axis, kernel: int, stride: int) -> list[Phase]:

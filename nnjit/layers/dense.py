@@ -51,9 +51,9 @@ class Dense(Layer):
     def bind(self, site: Site) -> None:
         """Three contractions: over inputs forwards, over outputs to the input, over samples to the weights.
 
-        Weights are stored as (F / L, D, L), outputs innermost. The same order serves all three: as scalars of a tile of outputs,
-        as scalars of a tile of inputs, and as whole vectors that the weight gradient fills, for which the gradient of the output
-        is first laid out with its features innermost.
+        Weights are stored as (F / L, D, L), outputs innermost. The same order serves all three: as scalars of a tile of
+        outputs, as scalars of a tile of inputs, and as whole vectors that the weight gradient fills, for which the
+        gradient of the output is first laid out with its features innermost.
         """
         import numpy as np
 
@@ -104,8 +104,8 @@ class Dense(Layer):
         arguments = (tile, extent, scalars, vectors, samples * groups, zeros, gradient, Epilogue(), gradient)
         site.backward_parameters.append(Call(contract, -(-inputs // tile.rows), arguments, work))
         if self.bias:
-            arguments = (site.dout.extent, site.dout.view, site.gradients["bias"])
-            site.backward_parameters.append(Call(sum_rows, outputs, arguments, batch * outputs))
+            summed = (site.dout.extent, site.dout.view, site.gradients["bias"])
+            site.backward_parameters.append(Call(sum_rows, outputs, summed, batch * outputs))
         if site.dx is None:
             return
 

@@ -52,11 +52,13 @@ class Pooling(Layer):
         """The window as the kernels take it, for an input of `shape`."""
         from nnjit.kernels.pooling import Window
 
-        return Window(*shape[1:], *self.window, *(self.stride or self.window), *self.padding)
+        _, height, width = shape
+        return Window(height, width, *self.window, *(self.stride or self.window), *self.padding)
 
 
 class MaxPool(Pooling):
-    """out[c, i, j] = max over the window at (i, j) of x[c]; the gradient goes to the first winner in row-major order."""
+    """out[c, i, j] = max over the window at (i, j) of x[c]; the gradient goes to the first winner in row-major
+    order."""
 
     type: Literal["max_pool"] = "max_pool"
 
@@ -74,8 +76,9 @@ class MaxPool(Pooling):
         arguments = (extent, window, site.x.view, site.out.view, winners)
         site.forward.append(Call(max_pool_forward, planes, arguments, work))
         if site.dx is not None and site.dout is not None:
-            arguments = (extent, window, site.dout.view, winners, site.dx.view, site.dx_epilogue, site.out.view)
-            site.backward_input.append(Call(max_pool_backward, planes, arguments, work))
+            views = (site.dout.view, winners, site.dx.view)
+            backward = (extent, window, *views, site.dx_epilogue, site.out.view)
+            site.backward_input.append(Call(max_pool_backward, planes, backward, work))
 
 
 class AveragePool(Pooling):

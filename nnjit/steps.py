@@ -1,0 +1,207 @@
+"""Programs over a split of the data: one training step, one evaluation, one prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnjit.buffers import Buffer
+from nnjit.data.dataset import Split
+from nnjit.kernels.batches import gather, gather_labels
+from nnjit.kernels.contraction import Extent, View
+from nnjit.kernels.losses import add_up
+from nnjit.kernels.program import Call, Program
+from nnjit.losses import Loss, LossSite
+from nnjit.metrics import Metric
+from nnjit.network import BoundNetwork, Network
+from nnjit.optimizers import Optimizer, OptimizerSite
+from nnjit.parameters import aligned_zeros
+
+EVALUATION_BATCH = 256
+"""Samples per call when nothing is trained; results do not depend on it."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A number that the network sees is (raw - shift) * factor; both (1,) or (numbers of a sample,), float64."""
+
+    shift: NDArray[np.float64]
+    factor: NDArray[np.float64]
+
+
+class Feed:
+    """Batches of a split's samples in lanes.
+
+    `order` (samples,) int64 holds the rows in the order in which they come; `select` moves to a batch.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.order = split.rows.copy()
+        self._position = np.zeros(2, np.int64)
+        self.count = self._position[1:]
+        """(1,): samples in the selected batch."""
+
+    def select(self, first: int, count: int) -> None:
+        """Make samples order[first : first + count] the batch."""
+        self._position[0] = first
+        self._position[1] = count
+
+    def inputs(self, scaling: Scaling, x: Buffer) -> Call:
+        """The call that brings the batch's inputs to x."""
+        return self._gather(self.split.inputs, scaling, x)
+
+    def targets(self, scaling: Scaling, target: Buffer) -> Call:
+        """The call that brings the batch's targets to `target`: numbers as they are, labels as one-hot vectors, or as 0
+        and 1 for a network with one output."""
+        targets = self.split.targets
+        assert targets is not None
+        if targets.ndim == 1 and target.shape != (1,):
+            (classes,) = target.shape
+            arguments = (classes, targets, self.order, self._position, target.view)
+            work = target.blocks * target.view.vectors.shape[1] * classes
+            return Call(gather_labels, target.blocks, arguments, work)
+        return self._gather(targets, scaling, target)
+
+    def _gather(self, values: NDArray[Any], scaling: Scaling, to: Buffer) -> Call:
+        data = np.asarray(values).reshape(len(values), -1)
+        data.flags.writeable = False
+        dtype, lanes = to.view.vectors.dtype, to.view.vectors.shape[1]
+        extent, view = _in_lines(to)
+        tasks = extent.blocks * extent.rows * extent.lines
+        shift, factor = scaling.shift.astype(dtype), scaling.factor.astype(dtype)
+        arguments = (extent, data, self.order, self._position, shift, factor, view)
+        return Call(gather, tasks, arguments, tasks * extent.columns * lanes)
+
+
+def _in_lines(buffer: Buffer) -> tuple[Extent, View]:
+    """A vector buffer cut into lines of up to 128 entries, so that tasks are neither tiny nor one; an image as it
+    is."""
+    if len(buffer.shape) == 3:
+        return buffer.extent, buffer.view
+    (features,) = buffer.shape
+    width = max(w for w in range(1, min(features, 128) + 1) if features % w == 0)
+    return Extent(buffer.blocks, features // width, 1, width), buffer.view._replace(row=width, column=1)
+
+
+class _Scored:
+    """The part that training and evaluation share: a bound network, its loss and metric, and their sums.
+
+    `totals` (4,) float64: sums over samples of the cost, of the metric's score, their number, and the last batch's
+    cost.
+    """
+
+    def __init__(
+        self, bound: BoundNetwork, loss: Loss, metric: Metric, split: Split, inputs: Scaling, targets: Scaling
+    ) -> None:
+        self.feed = Feed(split)
+        self.metric = metric
+        self.totals = np.zeros(4)
+        shape, dtype = bound.network.output_shape, bound.network.dtype
+        target = Buffer.allocate(bound.blocks, shape, dtype)
+        costs, scores = (aligned_zeros((bound.blocks, target.view.vectors.shape[1]), dtype) for _ in range(2))
+        dout = bound.dout or Buffer.allocate(bound.blocks, shape, dtype)
+        self.site = LossSite(bound.out, target, dout, costs, scores, self.feed.count)
+        loss.bind(self.site)
+        self.calls = [
+            self.feed.inputs(inputs, bound.x),
+            self.feed.targets(targets, target),
+            *bound.forward,
+            *self.site.calls,
+            metric.call(self.site),
+            Call(add_up, 1, (costs, scores, self.feed.count, self.totals), costs.size),
+        ]
+
+    def results(self) -> dict[str, float]:
+        """The mean loss and the metric over the samples since `totals` was set to zero."""
+        cost, score, samples, _ = self.totals
+        if not samples:
+            return {"loss": math.nan, self.metric.name: math.nan}
+        return {"loss": float(cost / samples), self.metric.name: self.metric.value(float(score / samples))}
+
+
+class TrainingStep(_Scored):
+    """One step of training as one program: batch, forward, loss, backward, update."""
+
+    def __init__(
+        self,
+        network: Network,
+        batch_size: int,
+        loss: Loss,
+        metric: Metric,
+        optimizer: Optimizer,
+        split: Split,
+        inputs: Scaling,
+        targets: Scaling,
+    ) -> None:
+        bound = network.bind(batch_size)
+        super().__init__(bound, loss, metric, split, inputs, targets)
+        layout = network.layout
+        self.batch_size = batch_size
+        self.rate = np.full(1, optimizer.learning_rate, layout.dtype)
+        self.state = {name: layout.zeros() for name in optimizer.state}
+        assert bound.gradients is not None
+        site = OptimizerSite(
+            weights=network.weights.reshape(-1, layout.lanes),
+            gradients=bound.gradients.reshape(-1, layout.lanes),
+            state={name: array.reshape(-1, layout.lanes) for name, array in self.state.items()},
+            rate=self.rate,
+            decayed=layout.decayed // layout.lanes,
+        )
+        self._program = Program([*self.calls, *bound.backward, optimizer.bind(site)])
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch; the last one may be smaller."""
+        return -(-len(self.feed.order) // self.batch_size)
+
+    def run(self, batch: int) -> float:
+        """Train on one batch of the epoch; the sum of its costs."""
+        first = batch * self.batch_size
+        self.feed.select(first, min(self.batch_size, len(self.feed.order) - first))
+        self._program.run()
+        return float(self.totals[3])
+
+
+class Evaluation(_Scored):
+    """The loss and metric of a network over a split, from the parameters as they are when it runs."""
+
+    def __init__(
+        self, network: Network, loss: Loss, metric: Metric, split: Split, inputs: Scaling, targets: Scaling
+    ) -> None:
+        self.batch_size = min(EVALUATION_BATCH, len(split))
+        bound = network.bind(self.batch_size, training=False)
+        super().__init__(bound, loss, metric, split, inputs, targets)
+        self._program = Program(self.calls)
+
+    def run(self) -> dict[str, float]:
+        """The mean loss and the metric."""
+        self.totals[:] = 0
+        for first in range(0, len(self.feed.order), self.batch_size):
+            self.feed.select(first, min(self.batch_size, len(self.feed.order) - first))
+            self._program.run()
+        return self.results()
+
+
+class Prediction:
+    """The outputs of a network for inputs that come in blocks."""
+
+    def __init__(self, network: Network, dtype: Any, inputs: Scaling, batch_size: int = EVALUATION_BATCH) -> None:
+        self._staged = np.zeros((batch_size, *network.shapes[0]), dtype)
+        self._feed = Feed(Split(self._staged.view(), None, np.arange(batch_size)))
+        self._bound = network.bind(batch_size, training=False)
+        self._program = Program([self._feed.inputs(inputs, self._bound.x), *self._bound.forward])
+
+    def run(self, block: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Outputs (samples, *shape) for inputs (samples, *shape) of the dtype that was given, batch by batch."""
+        for first in range(0, len(block), len(self._staged)):
+            part = block[first : first + len(self._staged)]
+            self._staged[: len(part)] = part
+            self._feed.select(0, len(part))
+            self._program.run()
+            yield self._bound.out.read(len(part))
