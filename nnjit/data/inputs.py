@@ -17,7 +17,7 @@ from nnjit.data.arrays import check_finite, is_array, native, read_header
 from nnjit.data.files import STANDARD_INPUT, open_binary, reading, shown, unzipped
 from nnjit.data.section import CsvSource
 from nnjit.data.shapes import Shape, fit
-from nnjit.data.table import open_table
+from nnjit.data.table import Table, open_table
 from nnjit.errors import DataError
 
 
@@ -38,17 +38,9 @@ def read_inputs(
         if is_array(stream):
             yield from _array_blocks(stream, name, shape, block_rows)
             return
-        table = open_table(
-            stream, name, CsvSource(file=str(source), target=None, header=header), labels=False
-        )
-        expected, got = math.prod(shape), len(table.layout.inputs)
-        if got != expected:
-            remedy = "; leave the target column out" if got == expected + 1 else ""
-            raise DataError(
-                f"{name}:1: expected {expected} columns for inputs of shape {shape}, got {got}{remedy}"
-            )
-        for numbers, _ in table.blocks(rows=block_rows):
-            yield numbers.reshape(-1, *shape)
+        columns = CsvSource(file=str(source), target=None, header=header)
+        with open_table(stream, name, columns, labels=False) as table:
+            yield from _table_blocks(table, shape, block_rows)
 
 
 @contextmanager
@@ -62,6 +54,16 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
     buffered = given if isinstance(given, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, given))
     with reading(shown(path)):
         yield unzipped(buffered)
+
+
+def _table_blocks(table: Table, shape: Shape, block_rows: int) -> Iterator[NDArray[Any]]:
+    expected, got = math.prod(shape), len(table.layout.inputs)
+    if got != expected:
+        remedy = "; leave the target column out" if got == expected + 1 else ""
+        columns = f"{expected} columns for inputs of shape {shape}"
+        raise DataError(f"{table.layout.name}:1: expected {columns}, got {got}{remedy}")
+    for numbers, _ in table.blocks(rows=block_rows):
+        yield numbers.reshape(-1, *shape)
 
 
 def _array_blocks(

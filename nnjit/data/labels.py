@@ -25,9 +25,6 @@ class Labels:
     place: Callable[[int], str]
     """Where a sample's label stands, for messages."""
 
-    def __len__(self) -> int:
-        return len(self.codes)
-
     def part(self, start: int, stop: int) -> Labels:
         """The labels of the samples from `start` up to `stop`."""
         kept, codes = np.unique(self.codes[start:stop], return_inverse=True)

@@ -7,6 +7,7 @@ import difflib
 import io
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -97,9 +98,18 @@ def _row_type(width: int, text: int | None) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-def open_table(stream: io.BufferedReader, name: str, source: CsvSource, labels: bool) -> Table:
+@contextmanager
+def open_table(stream: io.BufferedReader, name: str, source: CsvSource, labels: bool) -> Iterator[Table]:
     """The table in `stream`; targets may be text if they are `labels`. Raises DataError."""
-    lines = _samples(io.TextIOWrapper(stream, encoding="utf-8-sig"), name)
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig")
+    try:
+        yield _begin(_samples(text, name), name, source, labels)
+    finally:
+        text.detach()
+
+
+def _begin(lines: Iterator[str], name: str, source: CsvSource, labels: bool) -> Table:
+    """The table whose samples, below a header if there is one, are in `lines`."""
     line = next(lines, None)
     if line is None:
         raise DataError(f"{name}: expected a table, got an empty file")
@@ -181,8 +191,7 @@ def read_table(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | Labels | None]:
     """Inputs (N, D) of a table and its targets: `labels`, or numbers (N, T), or None. Raises DataError."""
     name = shown(path)
-    with open_binary(path) as stream:
-        table = open_table(stream, name, source, labels)
+    with open_binary(path) as stream, open_table(stream, name, source, labels) as table:
         layout = table.layout
         if labels and len(layout.targets) > 1:
             raise DataError(f"{name}: expected one target column of class labels, got {len(layout.targets)}")
@@ -213,5 +222,5 @@ def _read_labelled(table: Table) -> tuple[NDArray[np.float32], Labels]:
 
 def input_width(path: Path, source: CsvSource, labels: bool) -> int:
     """The number of input columns of a table, from its first line. Raises DataError."""
-    with open_binary(path) as stream:
-        return len(open_table(stream, shown(path), source, labels).layout.inputs)
+    with open_binary(path) as stream, open_table(stream, shown(path), source, labels) as table:
+        return len(table.layout.inputs)
