@@ -29,7 +29,7 @@ _RESOLVERS = {
 }
 _CONSTRUCTORS: dict[str, Callable[[str], Any]] = {
     "null": lambda text: None,
-    "bool": lambda text: text.lower() == "true",
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
     "int": int,
     "float": lambda text: float(re.sub(r"\.(?=[in])", "", text.lower())),
     "str": str,
@@ -126,9 +126,7 @@ class Document:
 
 def to_yaml(value: Any) -> str:
     """YAML text that `read` reads back as `value`."""
-    return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
-    )
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
 
 
 def read(text: str, place: Callable[[int, int], Place]) -> Document:
@@ -182,16 +180,14 @@ class _Reader:
             entries = self.entries(node, path)
             for name, (key, _) in entries.items():
                 self.document.keys[(*path, name)] = self.at(key.start_mark)
-            return {
-                name: self.construct(value, (*path, name), inside) for name, (_, value) in entries.items()
-            }
+            return {name: self.construct(value, (*path, name), inside) for name, (_, value) in entries.items()}
         if isinstance(node, yaml.SequenceNode) and kind == "seq":
             return [self.construct(item, (*path, i), inside) for i, item in enumerate(node.value)]
         if not isinstance(node, yaml.ScalarNode) or kind not in _CONSTRUCTORS:
             raise self.refuse(node, path, f"the YAML tag {node.tag!r} has no meaning here")
         try:
             return _CONSTRUCTORS[kind](node.value)
-        except ValueError:
+        except (ValueError, KeyError):
             raise self.refuse(node, path, f"{abridged(node.value)} cannot be read as {kind}") from None
 
     def entries(self, node: yaml.MappingNode, path: Path) -> dict[str, tuple[yaml.Node, yaml.Node]]:
@@ -209,9 +205,7 @@ class _Reader:
             elif key.value in own:
                 first = self.at(own[key.value][0].start_mark)
                 message = f"given twice, first at {first.text}"
-                self.document.problems.append(
-                    Problem(self.at(key.start_mark), show((*path, key.value)), message)
-                )
+                self.document.problems.append(Problem(self.at(key.start_mark), show((*path, key.value)), message))
             else:
                 own[key.value] = (key, value)
         return {**merged, **own}

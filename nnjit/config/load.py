@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from nnjit.component import Component
 from nnjit.config import document as doc
 from nnjit.config.document import Document, Place, Problem, abridged, read, refusal, show
-from nnjit.config.location import locate
 from nnjit.config.overrides import override
 from nnjit.config.problems import describe
 from nnjit.config.schema import Config
@@ -32,19 +31,20 @@ class LoadedConfig:
     document: Document = field(repr=False)
     """What the file said."""
 
-    def problem(self, path: doc.Path, message: str) -> Problem:
-        """A problem with the value at `path`, such as ("model", 3), for `refusal` to list with others."""
+    def error(self, path: doc.Path, message: str) -> ConfigError:
+        """The error that says `message` of the value at `path`, such as ("model", 3), found after loading.
+
+        It reads file:line:column: model[3].dense: message.
+        """
         value: Any = self.config
-        loc: doc.Path = ()
+        place: doc.Path = ()
+        shown: doc.Path = ()
         for part in path:
             value = value[part] if isinstance(part, int) else getattr(value, part)
-            loc = (*loc, part, value.kind()) if isinstance(value, Component) else (*loc, part)
-        here = locate(loc)
-        return Problem(self.document.place(here.path, here.loc), show(here.loc), message)
-
-    def error(self, path: doc.Path, message: str) -> ConfigError:
-        """The error that says `message` of the value at `path`: file:line:column: model[3].dense: message."""
-        return refusal([self.problem(path, message)])
+            place = shown = (*shown, part)
+            if isinstance(value, Component):
+                shown = (*shown, value.kind())
+        return refusal([Problem(self.document.place(path, place), show(shown), message)])
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:

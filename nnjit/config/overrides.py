@@ -57,7 +57,10 @@ def _put(new: Any, names: list[str], inside: Any, here: Location) -> Path:
         kind = value.get("type") if isinstance(value, dict) else None
         if kind in there.family.kinds():
             there = there.of_kind(kind)
-            if rest[0] == kind and len(rest) > 1:  # model.0.dense.units, as messages write it
+            if rest == [kind]:  # model.0.dense=30, as the text may write it
+                inside[part] = {kind: new}
+                return there.path
+            if rest[0] == kind:  # model.0.dense.units=30, as messages write it
                 rest = rest[1:]
     inside[part] = value
     path = _put(new, rest, value, there)

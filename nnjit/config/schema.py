@@ -53,4 +53,12 @@ def dump(config: Config) -> str:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a config file, in all the ways to write it; for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    schema: dict[str, Any] = _any_of(Config.model_json_schema())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _any_of(schema: Any) -> Any:
+    """`schema` with anyOf for oneOf: a data source may fit several formats, of which its file's name picks one."""
+    if isinstance(schema, dict):
+        return {"anyOf" if key == "oneOf" else key: _any_of(value) for key, value in schema.items()}
+    return [_any_of(item) for item in schema] if isinstance(schema, list) else schema
