@@ -458,7 +458,7 @@ def test_files(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_takes_no_column(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    path.write_bytes(b"\xef\xbb\xbf3")
+    path.write_bytes(b"\xef\xbb\xbf3")  # as some editors begin a file
     with pytest.raises(ConfigError, match="c.yaml:1:1: expected a mapping"):
         load_config(path)
 

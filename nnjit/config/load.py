@@ -59,7 +59,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> LoadedConf
     except OSError as error:
         raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
