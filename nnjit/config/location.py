@@ -41,7 +41,9 @@ class Location:
     def model(self) -> type[BaseModel] | None:
         """The class of the mapping that stands there, if only one may."""
         found = self.types.get("")
-        return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+        if not isinstance(found, type) or get_origin(found):  # to Python 3.10, list[int] is a type too
+            return None
+        return found if issubclass(found, BaseModel) else None
 
     @property
     def family(self) -> type[Component] | None:

@@ -96,7 +96,7 @@ def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
         return [repr(value) for value in schema.get("enum", [schema.get("const")])]
     if schema["type"] == "array":
         return [_list_words(schema, definitions)]
-    bounds = [f"{words} {schema[key]}" for key, words in _BOUNDS.items() if key in schema]
+    bounds = [f"{words} {schema[key]:g}" for key, words in _BOUNDS.items() if key in schema]
     return [" ".join([_TYPES[schema["type"]], " and ".join(bounds)]).strip()]
 
 
