@@ -48,8 +48,7 @@ class Header:
         if found != self.size:
             reason = "the file is cut short" if found < self.size else "the file is damaged"
             raise DataError(
-                f"{name}: expected {self.size} bytes for {self.dtype.name} of shape {self.shape}, "
-                f"got {found}; {reason}"
+                f"{name}: expected {self.size} bytes for {self.dtype.name} of shape {self.shape}, got {found}; {reason}"
             )
 
     def check_numbers(self, name: str) -> None:

@@ -96,9 +96,7 @@ def load_dataset(
         split = _split(samples, rows, shape, classes)
         found = target_shape if split.targets is None else split.targets.shape[1:]
         if found != target_shape:
-            raise DataError(
-                f"{samples.name}: expected targets of shape {target_shape}, as in training, got {found}"
-            )
+            raise DataError(f"{samples.name}: expected targets of shape {target_shape}, as in training, got {found}")
         return split
 
     shift, factor = np.zeros(1), np.array([1 / section.divide])
@@ -130,9 +128,7 @@ def load_split(
     No other file is read. Raises DataError for files that do not fit, ConfigError if there is no such split.
     """
     if getattr(section, name) is None:
-        raise ConfigError(
-            f"data.{name}: expected a source, since the {name} split is asked for; the config has none"
-        )
+        raise ConfigError(f"data.{name}: expected a source, since the {name} split is asked for; the config has none")
     samples, rows = _take(section, name, _reader(base, classes is not None))
     return _split(samples, rows, shape, classes)
 

@@ -63,9 +63,7 @@ def reading(name: str) -> Iterator[None]:
         remedy = "a path in a config is relative to the config's folder"
         raise DataError(f"{name}: no such file; {remedy}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{name}: cannot be decompressed, the file is damaged or cut short ({error})"
-        ) from error
+        raise DataError(f"{name}: cannot be decompressed, the file is damaged or cut short ({error})") from error
     except UnicodeDecodeError as error:
         place = f"byte {error.object[error.start]:#04x}"
         raise DataError(f"{name}: expected text in UTF-8, got {place}; is it a table of numbers?") from None

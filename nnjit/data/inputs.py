@@ -66,9 +66,7 @@ def _table_blocks(table: Table, shape: Shape, block_rows: int) -> Iterator[NDArr
         yield numbers.reshape(-1, *shape)
 
 
-def _array_blocks(
-    stream: io.BufferedReader, name: str, shape: Shape, block_rows: int
-) -> Iterator[NDArray[Any]]:
+def _array_blocks(stream: io.BufferedReader, name: str, shape: Shape, block_rows: int) -> Iterator[NDArray[Any]]:
     header = read_header(stream, name)
     header.check_numbers(name)
     fit(header.shape[1:], shape, name, "as the network takes")

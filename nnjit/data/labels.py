@@ -39,9 +39,7 @@ class Labels:
 def labels_of(array: NDArray[Any], name: str) -> Labels:
     """The labels in an array (N,) or (N, 1) of numbers or text. Raises DataError for any other shape."""
     if array.size != len(array):
-        raise DataError(
-            f"{name}: expected one class label per sample, shape ({len(array)},), got {array.shape}"
-        )
+        raise DataError(f"{name}: expected one class label per sample, shape ({len(array)},), got {array.shape}")
     values, codes = np.unique(array, return_inverse=True)
     spellings = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values.tolist()]
     return Labels(codes.reshape(-1).astype(np.int32), spellings, lambda i: f"{name}: row {i} (from 0)")

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
+
+def _tuple(value: Any) -> Any:
+    """A list, which is what YAML gives, as the tuple that a strict field takes."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+FromList = BeforeValidator(_tuple)
 Row: TypeAlias = Annotated[int, Field(ge=0)]
 Size: TypeAlias = Annotated[int, Field(ge=1)]
 Column: TypeAlias = str | int
 
 
 class _Section(BaseModel):
-    """Exact fields: nothing unknown, converted or changed later; YAML's lists become tuples."""
+    """Exact fields: nothing unknown, nothing converted but lists to tuples, nothing changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
@@ -20,7 +36,7 @@ class _Section(BaseModel):
 class _Source(_Section):
     """Fields that every file source has."""
 
-    rows: Annotated[tuple[Row, Row] | None, Field(strict=False)] = None
+    rows: Annotated[tuple[Row, Row] | None, FromList] = None
     """First row and the row after the last, counted from 0; all rows if omitted."""
 
     @field_validator("rows")
@@ -38,10 +54,10 @@ class CsvSource(_Source):
     """How the file is read; found from the file's name if omitted."""
     file: str
     """Path, relative to the config's folder; `-` for standard input."""
-    target: Column | Annotated[tuple[Column, ...], Field(strict=False, min_length=1)] | None = -1
+    target: Annotated[Column | Annotated[tuple[Column, ...], Field(min_length=1)] | None, FromList] = -1
     """Target column: a name, an index from 0 (-1: the last), a list of them, or null for none."""
     header: Literal["auto", True, False] = "auto"
-    """Whether the first line names the columns; auto: if a cell of an input column is not a number."""
+    """Whether the first line names the columns; auto: if the cells of input columns are no numbers."""
 
     @property
     def target_columns(self) -> tuple[Column, ...]:
@@ -110,9 +126,7 @@ def _format_of(value: Any) -> str | None:
 
 
 FileSource: TypeAlias = Annotated[
-    Annotated[CsvSource, Tag("csv")]
-    | Annotated[NpzSource, Tag("npz")]
-    | Annotated[ArraysSource, Tag("arrays")],
+    Annotated[CsvSource, Tag("csv")] | Annotated[NpzSource, Tag("npz")] | Annotated[ArraysSource, Tag("arrays")],
     Discriminator(
         _format_of,
         custom_error_type="source",
@@ -141,9 +155,9 @@ class DataSection(_Section):
     """Samples that choose the best checkpoint: a source, or {fraction: 0.1} of the training samples."""
     test: HeldOutSource | None = None
     """Samples that are kept for the end: a source, or {fraction: 0.1} of the training samples."""
-    shape: Annotated[tuple[Size, ...] | None, Field(strict=False, min_length=1)] = None
+    shape: Annotated[Annotated[tuple[Size, ...], Field(min_length=1)] | None, FromList] = None
     """Shape of one input; the file's own if omitted, an image (H, W) counting as (1, H, W)."""
-    classes: Size | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    classes: Annotated[Size | Annotated[tuple[str, ...], Field(min_length=1)] | None, FromList] = None
     """Number of classes, or their names; found in the training targets if omitted."""
     divide: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Number that inputs are divided by."""

@@ -37,9 +37,7 @@ class Samples:
             return self
         start, stop = rows
         if stop > len(self.inputs):
-            raise DataError(
-                f"{self.name}: expected at least {stop} samples for rows {[*rows]}, got {len(self.inputs)}"
-            )
+            raise DataError(f"{self.name}: expected at least {stop} samples for rows {[*rows]}, got {len(self.inputs)}")
         targets = self.targets
         if targets is not None:
             targets = targets.part(start, stop) if isinstance(targets, Labels) else targets[start:stop]
@@ -87,9 +85,7 @@ def _array_files(source: NpzSource | ArraysSource, base: Path) -> tuple[ArrayFil
     path = locate(base, source.file)
     inputs = npz_array(path, source.inputs, ("inputs", "x"))
     if inputs is None:
-        raise DataError(
-            f"{shown(path)}: expected an array 'inputs' or 'x', got neither; name it with `inputs:`"
-        )
+        raise DataError(f"{shown(path)}: expected an array 'inputs' or 'x', got neither; name it with `inputs:`")
     return inputs, npz_array(path, source.targets, ("targets", "y"))
 
 

@@ -73,9 +73,7 @@ class Table:
         dtype = _row_type(width, text)
         while lines := list(islice(self.lines, rows or max(1, BLOCK_NUMBERS // width))):
             try:
-                block = np.loadtxt(
-                    lines, dtype, delimiter=self.layout.delimiter, comments=None, quotechar='"', ndmin=1
-                )
+                block = np.loadtxt(lines, dtype, delimiter=self.layout.delimiter, comments=None, quotechar='"', ndmin=1)
             except ValueError:
                 raise self.layout.fault(lines, number, text) from None
             parts = [block[part] for part in dtype.fields or () if part != "text"]
@@ -122,9 +120,7 @@ def _begin(lines: Iterator[str], name: str, source: CsvSource, labels: bool) -> 
     targets = [_column(column, cells, name) for column in source.target_columns]
     inputs = [column for column in range(len(cells)) if column not in targets]
     if not inputs:
-        raise DataError(
-            f"{name}:1: expected input columns beside the target, got {len(cells)} columns in all"
-        )
+        raise DataError(f"{name}:1: expected input columns beside the target, got {len(cells)} columns in all")
     if header == "auto":
         header = _is_header([cells[column] for column in (inputs if labels else range(len(cells)))], name)
     columns = [repr(cell) for cell in cells] if header else [f"{i} (from 0)" for i in range(len(cells))]
