@@ -72,22 +72,22 @@ class Buffer:
         """The view of a vector buffer in which the blocks are the columns of a single block."""
         return self.view._replace(block=0, column=self.view.block)
 
+    def places(self, samples: int) -> NDArray[np.int64]:
+        """Where the entries of the first `samples` samples, in the order of (samples, *shape), lie in the flat
+        memory."""
+        view, extent = self.view, self.extent
+        lanes = view.vectors.shape[1]
+        s, c, i, j = np.ogrid[:samples, : extent.rows, : extent.lines, : extent.columns]
+        vector = view.start + s // lanes * view.block + c * view.row + i * view.line + j * view.column
+        return np.asarray(vector * lanes + s % lanes, dtype=np.int64).reshape(-1)
+
     def read(self, samples: int) -> NDArray[Any]:
         """The first `samples` samples as an array (samples, *shape), a copy."""
-        view, extent = self.view, self.extent
-        n, c, i, j = np.ogrid[: self.blocks, : extent.rows, : extent.lines, : extent.columns]
-        entries = view.vectors[
-            view.start + n * view.block + c * view.row + i * view.line + j * view.column
-        ]  # (blocks, C, H, W, L)
-        ordered = np.moveaxis(entries, -1, 1).reshape(-1, *self.shape)
-        return np.ascontiguousarray(ordered[:samples])
+        values: NDArray[Any] = self.view.vectors.reshape(-1)[self.places(samples)]
+        return values.reshape(samples, *self.shape)
 
     def write(self, values: NDArray[Any]) -> None:
         """Set the first len(values) samples from an array (samples, *shape) and the others to zero."""
-        view, extent = self.view, self.extent
-        width = view.vectors.shape[1]
-        padded = np.zeros((self.blocks * width, *self.shape), view.vectors.dtype)
-        padded[: len(values)] = values
-        entries = np.moveaxis(padded.reshape(self.blocks, width, extent.rows, extent.lines, extent.columns), 1, -1)
-        n, c, i, j = np.ogrid[: self.blocks, : extent.rows, : extent.lines, : extent.columns]
-        view.vectors[view.start + n * view.block + c * view.row + i * view.line + j * view.column] = entries
+        memory = self.view.vectors.reshape(-1)
+        memory[self.places(self.blocks * self.view.vectors.shape[1])] = 0
+        memory[self.places(len(values))] = values.reshape(-1)

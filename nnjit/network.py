@@ -124,7 +124,9 @@ class BoundNetwork:
         if training:
             gradients = self._gradient_buffers(input_gradient)
         self.dx, self.dout = gradients[0], gradients[-1]
-        self.sites = [self._site(number, outputs, gradients, self._made_by(number)) for number in range(len(stages))]
+        self.sites = [
+            self._site(number, outputs, gradients, self.activation_before(number)) for number in range(len(stages))
+        ]
         for stage, site in zip(stages, self.sites, strict=True):
             stage.layer.bind(site)
         if training:
@@ -153,7 +155,7 @@ class BoundNetwork:
                 buffers[k] = self._allocate(shape, border)
         return buffers
 
-    def _made_by(self, number: int) -> str:
+    def activation_before(self, number: int) -> str:
         """The activation that was applied to what stage `number` reads, seen through layers that are views; empty for
         none."""
         stages = self.network.stages

@@ -39,6 +39,8 @@ class Site:
     """The derivative of `epilogue`, for the network to fill where no layer after this one applies it."""
     backward_parameters: list[Call] = field(default_factory=list)
     backward_input: list[Call] = field(default_factory=list)
+    decisions: list[NDArray[Any]] = field(default_factory=list)
+    """Arrays that the forward pass fills with the branch that each entry took (the winner of a maximum)."""
 
     @property
     def dtype(self) -> Any:

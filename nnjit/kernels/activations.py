@@ -48,10 +48,12 @@ class Function(NamedTuple):
 
     forward: Callable[[Any], Any]
     backward: Callable[[Any, Any], Any]
+    kinked: bool = False
+    """Whether the derivative jumps at 0."""
 
 
 FUNCTIONS = {
-    "relu": Function(relu, relu_backward),
+    "relu": Function(relu, relu_backward, kinked=True),
     "sigmoid": Function(lane_math.sigmoid, sigmoid_backward),
     "tanh": Function(lane_math.tanh, tanh_backward),
 }
@@ -99,7 +101,7 @@ def finish(epilogue, v, y, at):
 def _finish(epilogue, v, y, at):
     if not epilogue.epilogue.function:
         return lambda epilogue, v, y, at: v
-    forward, backward = FUNCTIONS[epilogue.epilogue.function]
+    forward, backward, _ = FUNCTIONS[epilogue.epilogue.function]
     if epilogue.epilogue.backward:
         return lambda epilogue, v, y, at: backward(v, load(y, at))
     return lambda epilogue, v, y, at: forward(v)

@@ -3,9 +3,9 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from nnjit.layers.base import Layer, Shape, ShapeError
+from nnjit.layers.base import Example, Layer, Shape, ShapeError
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Layer", "Shape", "ShapeError"]
+__all__ = ["Example", "Layer", "Shape", "ShapeError"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from nnjit.layers.base import Layer, Shape, ShapeError
+from nnjit.layers.base import Example, Layer, Shape, ShapeError
 
 if TYPE_CHECKING:
     from nnjit.site import Site
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 class Activation(Layer):
     """out = f(x), entry by entry, with a derivative that out alone gives. Input and output of any shape."""
+
+    examples = (Example({}, (7,)), Example({}, (2, 3, 5)))
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape
@@ -56,6 +58,7 @@ class Softmax(Layer):
     """
 
     type: Literal["softmax"] = "softmax"
+    examples = (Example({}, (2,)), Example({}, (11,)))
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 1:

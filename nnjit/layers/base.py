@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from nnjit.component import Component
 from nnjit.initializers import Initializer
@@ -37,12 +37,21 @@ class Parameter:
     """Stored as (ceil(out / L), in, L) instead of (out, in): a dense layer's weights."""
 
 
+class Example(NamedTuple):
+    """A use of a layer that is worth checking: its fields and the shape of its input."""
+
+    fields: dict[str, Any]
+    shape: Shape
+
+
 class Layer(Component):
     """A kind of layer.
 
     Its kernels are imported when it is bound, so that reading a config does not load the compiler.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = ()
+    """Uses in shapes that provoke trouble; the gradient checker and the tests run over all of them."""
     activation: ClassVar[str] = ""
     """The name in `kernels.activations.FUNCTIONS` of a layer that acts on each entry on its own."""
     applies_activation: ClassVar[bool] = False

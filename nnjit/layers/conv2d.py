@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field
 
 from nnjit.initializers import HeNormal, Initializer, Zeros
-from nnjit.layers.base import Layer, Parameter, Shape, ShapeError
+from nnjit.layers.base import Example, Layer, Parameter, Shape, ShapeError
 from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ class Conv2d(Layer):
 
     type: Literal["conv2d"] = "conv2d"
 
+    examples = (
+        Example({"filters": 1, "kernel": 3}, (1, 5, 7)),
+        Example({"filters": 5, "kernel": 4, "padding": "same"}, (3, 5, 6)),
+        Example({"filters": 2, "kernel": [3, 2], "padding": "full", "bias": False}, (2, 4, 3)),
+        Example({"filters": 3, "kernel": 2, "stride": 3, "padding": 1}, (2, 8, 7)),
+        Example({"filters": 2, "kernel": 3, "stride": 2, "padding": "same"}, (1, 6, 9)),
+        Example({"filters": 2, "kernel": [2, 3], "stride": [1, 2], "padding": [4, 5]}, (1, 3, 4)),
+        Example({"filters": 4, "kernel": 1}, (3, 2, 2)),
+    )
     applies_activation = True
     applies_derivative = True
 

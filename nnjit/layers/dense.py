@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from nnjit.initializers import HeNormal, Initializer, Zeros
-from nnjit.layers.base import Layer, Parameter, Shape, ShapeError
+from nnjit.layers.base import Example, Layer, Parameter, Shape, ShapeError
 
 if TYPE_CHECKING:
     from nnjit.site import Site
@@ -22,6 +22,11 @@ class Dense(Layer):
     type: Literal["dense"] = "dense"
     shorthand = "units"
 
+    examples = (
+        Example({"units": 1}, (1,)),
+        Example({"units": 3}, (5,)),
+        Example({"units": 19, "bias": False}, (23,)),
+    )
     applies_activation = True
     applies_derivative = True
 

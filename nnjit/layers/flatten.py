@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from nnjit.layers.base import Layer, Shape
+from nnjit.layers.base import Example, Layer, Shape
 
 if TYPE_CHECKING:
     from nnjit.site import Site
@@ -16,6 +16,7 @@ class Flatten(Layer):
 
     type: Literal["flatten"] = "flatten"
 
+    examples = (Example({}, (2, 3, 5)), Example({}, (7,)))
     is_view = True
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from nnjit.layers.base import Layer, Shape, ShapeError
+from nnjit.layers.base import Example, Layer, Shape, ShapeError
 from nnjit.layers.window import Axis, PadPair, Pair, axis
 
 if TYPE_CHECKING:
@@ -17,6 +17,12 @@ class Pooling(Layer):
 
     shorthand = "window"
 
+    examples = (
+        Example({"window": 2}, (2, 4, 7)),
+        Example({"window": 3, "stride": 2, "padding": 1}, (1, 6, 5)),
+        Example({"window": [1, 3], "stride": [2, 4]}, (3, 5, 7)),
+        Example({"window": 3, "stride": 1}, (2, 3, 5)),
+    )
     applies_derivative = True
 
     window: Pair
@@ -72,6 +78,7 @@ class MaxPool(Pooling):
         planes = extent.blocks * extent.rows
         positions = planes * extent.lines * extent.columns
         winners = np.zeros((positions, site.lanes), np.uint8)
+        site.decisions.append(winners)
         work = positions * site.lanes * window.kernel_height * window.kernel_width
         arguments = (extent, window, site.x.view, site.out.view, winners)
         site.forward.append(Call(max_pool_forward, planes, arguments, work))

@@ -1,0 +1,137 @@
+"""A network with one batch and its targets, whose cost can be asked for at any values of parameters and layer
+inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnjit.buffers import Buffer
+from nnjit.kernels.activations import FUNCTIONS
+from nnjit.kernels.program import Call, Program
+from nnjit.losses import Loss, LossSite
+from nnjit.network import Network
+from nnjit.parameters import aligned_zeros
+from nnjit.site import Site
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Entries of the network whose gradients are checked: a parameter, or the input of a layer.
+
+    Entry e, counted in the order of `shape`, lies at memory[places[e]] and its gradient at
+    gradient[gradient_places[e]].
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    memory: NDArray[Any]
+    places: NDArray[np.int64]
+    gradient: NDArray[Any]
+    gradient_places: NDArray[np.int64]
+    slope: str
+    """The activation that made this input, whose derivative is a factor of the gradient; empty for none."""
+    stage: int
+    """The first stage whose forward pass depends on the entries."""
+
+
+class Probe:
+    """A bound network, its batch and its loss.
+
+    inputs (N, *input_shape); targets (N,) integers or (N, *output_shape). `forward_calls` and `backward_calls` may be
+    replaced (to plant a fault) before the first use.
+    """
+
+    def __init__(self, network: Network, loss: Loss, inputs: NDArray[Any], targets: NDArray[Any]) -> None:
+        samples = len(inputs)
+        self.network = network
+        self.bound = network.bind(samples, input_gradient=True)
+        self.bound.x.write(inputs)
+        self.samples = samples
+        lanes = network.layout.lanes
+        target = Buffer.allocate(self.bound.blocks, network.output_shape, network.dtype)
+        target.write(_as_outputs(targets, network.output_shape))
+        assert self.bound.dout is not None
+        costs, scores = (aligned_zeros((self.bound.blocks, lanes), network.dtype) for _ in range(2))
+        count = np.full(1, samples, np.int64)
+        self._loss = LossSite(self.bound.out, target, self.bound.dout, costs, scores, count)
+        loss.bind(self._loss)
+        self.forward_calls: list[Call] = [*self.bound.forward, *self._loss.calls]
+        self.backward_calls: list[Call] = self.bound.backward
+        self._first_calls = np.cumsum([0] + [len(site.forward) for site in self.bound.sites]).tolist()
+        self._used = (np.arange(self.bound.blocks * lanes) < samples).reshape(-1, lanes)
+        self._program: Program | None = None
+
+    def compile(self) -> None:
+        """Link the calls; done at the first use."""
+        if self._program is None:
+            self._program = Program([*self.forward_calls, *self.backward_calls])
+
+    def cost(self, stage: int = 0) -> float:
+        """The mean cost of the samples, with the forward pass run from `stage` on."""
+        self.compile()
+        assert self._program is not None
+        self._program.run(self._first_calls[stage], len(self.forward_calls))
+        return float(self._loss.costs.sum(dtype=np.float64)) / self.samples
+
+    def backward(self) -> None:
+        """Run everything, which fills all gradients."""
+        self.compile()
+        assert self._program is not None
+        self._program.run()
+
+    def decisions(self, first: int = 0) -> list[NDArray[Any]]:
+        """Which branch each entry of a piecewise function took in the last forward pass, in stages from `first` on."""
+        taken = []
+        for stage, site in zip(self.network.stages[first:], self.bound.sites[first:], strict=True):
+            activation = stage.activation or stage.layer.activation
+            if activation and FUNCTIONS[activation].kinked:
+                taken.append(self._of_samples(site.out.view.vectors > 0))
+            taken.extend(self._of_samples(array) for array in site.decisions)
+        return taken
+
+    def _of_samples(self, vectors: NDArray[Any]) -> NDArray[Any]:
+        """A copy of (vectors, L) with zeros in the lanes that hold no sample: what those decide is nobody's
+        gradient."""
+        blocks = vectors.reshape(self.bound.blocks, -1, vectors.shape[-1])
+        return np.where(self._used[:, None, :], blocks, 0)
+
+    def tensors(self) -> list[Tensor]:
+        """The input of every layer (with an activation that it applies) and its parameters, in the order of the
+        layers."""
+        found = []
+        layout, bound = self.network.layout, self.bound
+        assert bound.gradients is not None
+        for number, (stage, site) in enumerate(zip(self.network.stages, bound.sites, strict=True)):
+            found.append(self._input(f"layers.{stage.position}.input", site, number))
+            for parameter in stage.layer.parameters(stage.shape):
+                name = f"layers.{stage.position}.{parameter.name}"
+                indices = layout.indices(name)
+                places = indices.reshape(-1)
+                weights = self.network.weights
+                found.append(Tensor(name, indices.shape, weights, places, bound.gradients, places, "", number))
+        return found
+
+    def _input(self, name: str, site: Site, stage: int) -> Tensor:
+        assert site.dx is not None
+        shape = (self.samples, *site.x.shape)
+        return Tensor(
+            name,
+            shape,
+            site.x.view.vectors.reshape(-1),
+            site.x.places(self.samples),
+            site.dx.view.vectors.reshape(-1),
+            site.dx.places(self.samples),
+            self.bound.activation_before(stage),
+            stage,
+        )
+
+
+def _as_outputs(targets: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Class labels as one-hot vectors, or as 0 and 1 for one output; numbers as they are."""
+    if targets.ndim > 1:
+        return targets
+    return targets[:, None].astype(float) if shape == (1,) else np.eye(shape[0])[targets]
