@@ -1,0 +1,52 @@
+# `make train` and `make test` need Python 3.10 or newer and nothing else; each target installs what it uses into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The tests that also run without the compiler: there kernels are Python, so wrong indices raise and coverage sees them.
+NOJIT_TESTS := tests/test_simd.py tests/test_tiles.py tests/test_lane_math.py tests/test_kernels.py \
+	tests/test_layers.py tests/test_losses.py
+
+.PHONY: train test test-peers lint types format check clean
+
+train: .venv/base  ## train configs/digits.yaml and measure it on the test split
+	model=$$($(BIN)/nnjit train configs/digits.yaml) && $(BIN)/nnjit evaluate "$$model"
+
+test: .venv/test  ## run the tests, compiled and then without the compiler, with coverage
+	$(BIN)/pytest -m "not peers" --cov --cov-report=
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m "not peers" $(NOJIT_TESTS) --cov --cov-append --cov-report=term:skip-covered \
+		--cov-fail-under=90
+
+test-peers: .venv/peers  ## compare with PyTorch and scikit-learn
+	$(BIN)/pytest -m peers
+
+lint: .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/lint
+	$(BIN)/mypy
+
+format: .venv/lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint types test test-peers  ## everything that must pass before a commit
+
+clean:  ## remove the virtual environment, caches and compiled kernels of this checkout's versions
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .coverage build nnjit.egg-info
+	rm -rf $${XDG_CACHE_HOME:-$$HOME/.cache}/nnjit
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/base: .venv/bin/python pyproject.toml
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/test .venv/lint .venv/peers: .venv/%: .venv/base
+	$(INSTALL) --editable ".[$*]"
+	@touch $@
+
+.venv/peers: .venv/test
