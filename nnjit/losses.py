@@ -44,6 +44,10 @@ class Loss(Component):
     def check_output(self, shape: Shape) -> None:
         """Raise ShapeError when the loss cannot take outputs of `shape`."""
 
+    def answers(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """What predictions show for `outputs` (N, ...): as they are, or the probabilities that they stand for."""
+        return outputs
+
     @abstractmethod
     def bind(self, site: LossSite) -> None:
         """Record the calls that write the costs and `dout`, the gradient of their mean."""
@@ -89,8 +93,15 @@ class SoftmaxCrossEntropy(Loss):
     needs_labels = True
 
     def check_output(self, shape: Shape) -> None:
-        if len(shape) != 1:
-            raise ShapeError(f"softmax_cross_entropy expects a vector of one score per class, got shape {shape}")
+        if len(shape) != 1 or shape[0] < 2:
+            raise ShapeError(f"expected an output of one score per class, shape (F,) with F at least 2, got {shape}")
+
+    def answers(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        import numpy as np
+
+        exponentials = np.exp(outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True))
+        shares: NDArray[Any] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return shares.astype(outputs.dtype)
 
     def bind(self, site: LossSite) -> None:
         from nnjit.kernels.losses import softmax_cross_entropy
@@ -109,6 +120,14 @@ class BinaryCrossEntropy(Loss):
 
     type: Literal["binary_cross_entropy"] = "binary_cross_entropy"
     threshold = 0.0
+
+    def answers(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        import numpy as np
+
+        # Exponentials of negative numbers alone cannot overflow.
+        small = np.exp(-np.abs(outputs.astype(np.float64)))
+        probabilities: NDArray[Any] = np.where(outputs < 0, small, 1.0) / (1.0 + small)
+        return probabilities.astype(outputs.dtype)
 
     def bind(self, site: LossSite) -> None:
         from nnjit.kernels.losses import binary_cross_entropy

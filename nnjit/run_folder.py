@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nnjit.checkpoint import write_atomically
-from nnjit.errors import ConfigError, NnjitError
+from nnjit.errors import ConfigError, DataError, NnjitError
+
+CONFIG_NAME = "config.yaml"
 
 
 class RunFolder:
@@ -16,10 +20,15 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
+        self.config = path / CONFIG_NAME
         self.metrics = path / "metrics.jsonl"
         self.last = path / "last.safetensors"
         self.best = path / "best.safetensors"
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run."""
+        return f"nnjit train {shlex.quote(str(self.config))} --resume"
 
     def create(self, config: str) -> None:
         """Make the folder with the resolved config in it.
@@ -29,13 +38,20 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:
-            raise ConfigError(
-                f"{self.path}: expected a new folder, but it exists and a run never overwrites one; "
-                "add --resume to go on with its run, or choose another --out"
-            ) from None
+            raise _exists(self.path) from None
         except OSError as error:
             raise NnjitError(f"{self.path}: cannot be made: {error.strerror}") from error
-        self.write_config(config)
+        try:
+            self.write_config(config)
+        except NnjitError:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove the folder of a run that came to nothing, unless it holds more than the config."""
+        with suppress(OSError):
+            self.config.unlink(missing_ok=True)
+            self.path.rmdir()
 
     def write_config(self, config: str) -> None:
         """Write the resolved config. Raises NnjitError when the system refuses."""
@@ -67,10 +83,59 @@ def _epoch_of(line: str) -> float:
         return float("inf")
 
 
-def next_free(path: Path) -> Path:
+def _exists(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path}: expected a new folder, but it exists and a run never overwrites one; "
+        "add --resume to go on with its run, or choose another --out"
+    )
+
+
+def new_run(config: str, out: Path | None) -> RunFolder:
+    """The folder for a new run of the file `config`, not made yet: `out`, else the first free one of runs/<stem>,
+    runs/<stem>-2, ... Raises ConfigError when `out` exists."""
+    if out is None:
+        return RunFolder(_next_free(_run_of(config) or _usual_folder(config)))
+    if out.exists():
+        raise _exists(out)
+    return RunFolder(out)
+
+
+def run_to_resume(config: str, out: Path | None) -> RunFolder:
+    """The folder of the run of the file `config` to go on with: `out`, else the folder whose resolved config it is,
+    else the one of runs/<stem>, runs/<stem>-2, ... that was written to last.
+
+    Raises DataError when there is no checkpoint.
+    """
+    given = out or _run_of(config)
+    usual = given or _usual_folder(config)
+    others = [] if given else [path for path in usual.parent.glob("*") if _is_numbered(path, usual)]
+    runs = [run for run in map(RunFolder, [usual, *others]) if run.last.is_file()]
+    if not runs:
+        raise DataError(
+            f"{usual}: expected a run to go on with, found no last.safetensors; begin the run without --resume"
+        )
+    return max(runs, key=lambda run: run.last.stat().st_mtime_ns)
+
+
+def _run_of(config: str) -> Path | None:
+    """The run folder whose resolved config is the file `config`, if it is one."""
+    path = Path(config)
+    return path.parent if path.name == CONFIG_NAME and RunFolder(path.parent).last.is_file() else None
+
+
+def _usual_folder(config: str) -> Path:
+    return Path("runs") / ("stdin" if config == "-" else Path(config).stem)
+
+
+def _next_free(path: Path) -> Path:
     """`path`, or the first of path-2, path-3, ... that does not exist."""
     number, candidate = 2, path
     while candidate.exists():
         candidate = path.with_name(f"{path.name}-{number}")
         number += 1
     return candidate
+
+
+def _is_numbered(path: Path, first: Path) -> bool:
+    """Whether `_next_free` gives `path` when `first` is taken."""
+    return path.name.startswith(f"{first.name}-") and path.name[len(first.name) + 1 :].isdecimal()

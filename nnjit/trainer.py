@@ -10,7 +10,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,13 @@ import numpy as np
 from nnjit.checkpoint import Checkpoint, Progress, digest, write_checkpoint
 from nnjit.config import Config
 from nnjit.data.dataset import Dataset
-from nnjit.errors import ConfigError, DataError, DivergedError, InterruptedRun
+from nnjit.errors import DataError, DivergedError, InterruptedRun
 from nnjit.metrics import Accuracy, Metric, RootMeanSquaredError
 from nnjit.network import Network
 from nnjit.parameters import random_stream
 from nnjit.run_folder import RunFolder
 from nnjit.steps import Evaluation, Scaling, TrainingStep
+from nnjit.stopping import StopRequest
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,6 @@ class EpochRecord:
         }
 
 
-class StopRequest:
-    """Whether a signal asked the run to stop; a second one stops the process at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM while the block runs."""
-        before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 def metric_for(config: Config, classes: list[str] | None) -> Metric:
     """Accuracy for class labels, root mean squared error for numbers."""
     return RootMeanSquaredError() if classes is None else Accuracy(config.loss.threshold)
@@ -85,50 +64,26 @@ def build_network(config: Config, input_shape: tuple[int, ...]) -> Network:
     return Network(config.model, input_shape, np.dtype(config.train.precision), config.seed)
 
 
-def check_targets(network: Network, target_shape: tuple[int, ...], classes: list[str] | None) -> None:
-    """Raise ConfigError when the network's output does not fit the targets."""
-    output = network.output_shape
-    wanted = target_shape if classes is None else (len(classes),)
-    two_sided = classes is not None and len(classes) == 2 and output == (1,)
-    if output != wanted and not two_sided:
-        what = f"targets of shape {target_shape}" if classes is None else f"{len(classes)} classes"
-        raise ConfigError(
-            f"model: the last layer gives an output of shape {output}, the data has {what}; "
-            f"expected an output of shape {wanted}"
-        )
-
-
 class Trainer:
-    """One run. `compile_seconds` is what binding and compiling took.
+    """One run of a config on a dataset that `prepare` has checked against it.
 
-    Raises DataError when the training split has no targets or fewer samples than a batch, ConfigError when outputs do
-    not fit targets.
+    Raises DataError when `resumed` is the state of a run on other data.
     """
 
     def __init__(self, config: Config, dataset: Dataset, folder: RunFolder, resumed: Checkpoint | None = None) -> None:
         self.config = config
         self.dataset = dataset
         self.folder = folder
-        samples, batch_size = len(dataset.train), config.train.batch_size
-        if dataset.train.targets is None:
-            raise DataError("data.train: expected targets to train on, got inputs alone")
-        if batch_size > samples:
-            raise DataError(
-                f"train.batch_size: expected at most the {samples} samples of the training split, got {batch_size}"
-            )
         self.network = build_network(config, dataset.shape)
-        check_targets(self.network, dataset.target_shape, dataset.classes)
-        start = time.perf_counter()
         inputs = Scaling(dataset.shift, dataset.factor)
         targets = Scaling(dataset.target_shift, dataset.target_factor)
         metric = metric_for(config, dataset.classes)
         self.step = TrainingStep(
-            self.network, batch_size, config.loss, metric, config.optimizer, dataset.train, inputs, targets
+            self.network, config.train.batch_size, config.loss, metric, config.optimizer, dataset.train, inputs, targets
         )
         self.validation = dataset.validation and Evaluation(
             self.network, config.loss, metric, dataset.validation, inputs, targets
         )
-        self.compile_seconds = time.perf_counter() - start
         self.progress = Progress()
         if resumed is not None:
             self._restore(resumed)
@@ -233,11 +188,17 @@ class Trainer:
         write_checkpoint(self.folder.last, self.checkpoint())
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.samples != len(self.dataset.train):
-            raise DataError(
-                f"data.train: expected the {checkpoint.samples} samples that the run started with, "
-                f"got {len(self.dataset.train)}; a run can only be resumed on its own data"
-            )
+        dataset = self.dataset
+        for what, before, now in (
+            ("number of samples", checkpoint.samples, len(dataset.train)),
+            ("input shape", checkpoint.input_shape, dataset.shape),
+            ("classes", checkpoint.classes, dataset.classes),
+        ):
+            if before != now:
+                raise DataError(
+                    f"data.train: expected the {what} that the run began with, {before}, got {now}; "
+                    "a run can only go on with its own data"
+                )
         layout = self.network.layout
         layout.pack(checkpoint.parameters, self.network.weights)
         for name, flat in self.step.state.items():
@@ -256,6 +217,7 @@ class Trainer:
         progress = self.progress
         return InterruptedRun(
             f"stopped by {signal.Signals(number).name} after step {progress.step} "
-            f"(epoch {progress.epoch + 1}, batch {progress.batch}); saved {self.folder.last}",
+            f"(epoch {progress.epoch + 1}, batch {progress.batch}); its state is saved; go on with\n"
+            f"  {self.folder.resume_command}",
             number,
         )

@@ -31,6 +31,10 @@ class LoadedConfig:
     document: Document = field(repr=False)
     """What the file said."""
 
+    def located(self) -> Config:
+        """The config with absolute data paths, which means the same in any folder."""
+        return self.config.model_copy(update={"data": self.config.data.located(self.base)})
+
     def error(self, path: doc.Path, message: str) -> ConfigError:
         """The error that says `message` of the value at `path`, such as ("model", 3), found after loading.
 

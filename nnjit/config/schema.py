@@ -45,6 +45,11 @@ class Config(Fields):
     seed: int = Field(default=0, ge=0)
     """Fixes the first parameters and the order of the samples."""
 
+    @property
+    def labels(self) -> bool:
+        """Whether targets are class labels."""
+        return self.loss.needs_labels or self.data.classes is not None
+
 
 def dump(config: Config) -> str:
     """`config` as YAML with every default written out; it loads again to an equal Config."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+import os
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -36,6 +38,9 @@ class _Section(BaseModel):
 class _Source(_Section):
     """Fields that every file source has."""
 
+    paths: ClassVar[tuple[str, ...]] = ("file",)
+    """Names of the fields that hold paths."""
+
     rows: Annotated[tuple[Row, Row] | None, FromList] = None
     """First row and the row after the last, counted from 0; all rows if omitted."""
 
@@ -45,6 +50,12 @@ class _Source(_Section):
         if rows and rows[0] >= rows[1]:
             raise ValueError(f"expected [start, stop] with start below stop, got {list(rows)}")
         return rows
+
+    def located(self, base: Path) -> _Source:
+        """The same source with absolute paths, `base` being the folder that its own start from."""
+        given = {name: getattr(self, name) for name in self.paths}
+        found = {name: os.path.abspath(base / path) for name, path in given.items() if path not in (None, "-")}
+        return self.model_copy(update=found)
 
 
 class CsvSource(_Source):
@@ -89,6 +100,8 @@ class NpzSource(_Source):
 
 class ArraysSource(_Source):
     """A file of inputs and a file of targets, each NumPy's .npy or IDX (MNIST's format, may be gzipped)."""
+
+    paths = ("inputs", "targets")
 
     format: Literal["arrays"] = "arrays"
     """How the files are read; each file's own first bytes tell .npy from IDX."""
@@ -172,3 +185,10 @@ class DataSection(_Section):
         if sum(isinstance(source, CsvSource) and source.file == "-" for source in sources) > 1:
             raise ValueError("only one of train, validation and test can be read from standard input (`-`)")
         return self
+
+    def located(self, base: Path) -> DataSection:
+        """The same data with absolute paths, `base` being the folder that its own start from."""
+        given = {name: getattr(self, name) for name in ("train", "validation", "test")}
+        return self.model_copy(
+            update={name: source.located(base) for name, source in given.items() if isinstance(source, _Source)}
+        )

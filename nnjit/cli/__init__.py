@@ -1,0 +1,96 @@
+"""The command line: a file per command, for parsing and printing only.
+
+Commands are imported when they run, and import what computes when they compute, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback
+import warnings
+from importlib import import_module
+from typing import Any
+
+import click
+
+from nnjit import __version__
+from nnjit.errors import InterruptedRun, NnjitError
+
+COMMANDS = {
+    "train": "Train a network.",
+    "evaluate": "Print a trained network's loss and metric on a split of the data.",
+    "predict": "Print a trained network's answers to new inputs.",
+    "check": "Check a config and its data without training.",
+    "summary": "Print the layers with their shapes, parameters and costs.",
+    "gradcheck": "Check gradients against differences of the loss.",
+    "warmup": "Compile kernels ahead of time.",
+    "info": "Print versions, CPU, threads and the kernel cache.",
+    "schema": "Print the JSON Schema of config files, for editors.",
+}
+"""Each command, which is the function of that name in the module of that name, with its short help."""
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    the system refused (a full or read-only disk), or a fault of nnjit
+  2    wrong usage or config
+  3    wrong data or checkpoint
+  4    training diverged; the last good checkpoint is kept
+  5    a check failed
+  130  interrupted (Ctrl-C), state saved
+  143  terminated (SIGTERM), state saved
+"""
+
+
+class Commands(click.Group):
+    """The group of COMMANDS; every error ends here as a message and an exit code."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}"
+            context.fail(f"no command {name!r}; {remedy}")
+        command: click.Command = getattr(import_module(f"nnjit.cli.{name}"), name)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            with warnings.catch_warnings():
+                if not sys.warnoptions:
+                    warnings.simplefilter("ignore")
+                result = super().invoke(context)
+                sys.stdout.flush()
+                return result
+        except NnjitError as error:
+            click.echo(str(error) if isinstance(error, InterruptedRun) else f"error: {error}", err=True)
+            context.exit(error.exit_code)
+        except BrokenPipeError:
+            # Whoever reads (head, say) has enough; a last flush at exit must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(0)
+        except KeyboardInterrupt:
+            context.exit(130)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception:
+            traceback.print_exc()
+            click.echo("error: a fault of nnjit; a report of it should hold these lines and `nnjit info`", err=True)
+            context.exit(1)
+
+
+@click.command(cls=Commands, name="nnjit", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Train neural networks that a YAML file declares, on the CPU.
+
+    Results go to standard output; progress, warnings and errors go to standard error.
+    """

@@ -1,0 +1,61 @@
+"""Tells when kernels are compiled rather than loaded from the cache, which ones, and how long it took."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from numba.core import event
+from numba.np.ufunc.parallel import threading_layer
+
+from nnjit.kernels.compiler import CACHE_FOLDER, CACHE_LASTS
+
+
+class _Compilations(event.Listener):
+    """Counts the kernels whose compilation begins while this is installed."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.kernels: Counter[str] = Counter()
+        self.seconds = 0.0
+        self.quiet = quiet
+        self._depth = 0
+
+    def on_start(self, event: Any) -> None:
+        if not self.kernels and not self.quiet:
+            lasts = f"kept in {CACHE_FOLDER}" if CACHE_LASTS else "for this run alone: the cache cannot be written"
+            click.echo(f"compiling kernels, {lasts}", err=True)
+        if not self._depth:
+            self.seconds -= time.perf_counter()
+            self.kernels[event.data["dispatcher"].py_func.__name__.lstrip("_")] += 1
+        self._depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self.seconds += time.perf_counter()
+
+
+@contextmanager
+def compiling(quiet: bool = False) -> Iterator[Counter[str]]:
+    """Say on standard error what is compiled while the block runs, if anything is; count it by kernel.
+
+    Warns where threads are slow to start.
+    """
+    compilations = _Compilations(quiet)
+    with event.install_listener("numba:compile", compilations):
+        yield compilations.kernels
+    if quiet:
+        return
+    if compilations.kernels:
+        names = ", ".join(f"{name} ({n})" if n > 1 else name for name, n in sorted(compilations.kernels.items()))
+        click.echo(f"compiled in {compilations.seconds:.1f} s: {names}", err=True)
+    if threading_layer() == "workqueue":  # type: ignore[no-untyped-call]
+        click.echo(
+            "warning: only Numba's threading layer 'workqueue' is there, which costs 0.1 ms per parallel step; "
+            "install OpenMP (the package libgomp1) or `tbb`",
+            err=True,
+        )

@@ -1,0 +1,46 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def threads_option(function: Function) -> Function:
+    """Add --threads N, which holds for every kernel that is bound afterwards."""
+    return click.option(
+        "--threads",
+        type=int,
+        metavar="N",
+        expose_value=False,
+        callback=_use_threads,
+        help="Threads to compute with; all cores unless given. Results are the same.",
+    )(function)
+
+
+def overrides_option(function: Function) -> Function:
+    """Add --set KEY=VALUE, given to the function as `overrides`."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a key of the config, such as train.epochs=5; the last one wins.",
+    )(function)
+
+
+def _use_threads(context: click.Context, parameter: click.Parameter, threads: int | None) -> None:
+    if threads is None:
+        return
+    import numba
+
+    from nnjit.kernels.compiler import settings  # also chooses the threading layer, before threads start
+
+    most = settings.NUMBA_NUM_THREADS
+    if not 1 <= threads <= most:
+        raise click.BadParameter(f"expected 1 to {most}, the cores of this machine, got {threads}")
+    numba.set_num_threads(threads)
