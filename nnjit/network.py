@@ -13,31 +13,9 @@ from nnjit.buffers import Border, Buffer
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.program import Call
 from nnjit.kernels.simd import lanes
-from nnjit.layers.base import Layer, Shape, ShapeError
+from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
 from nnjit.site import Site, apply_call
-
-
-class LayerShapeError(ValueError):
-    """A layer cannot take the output of the one before it; `position` is its place in the stack."""
-
-    def __init__(self, position: int, message: str) -> None:
-        super().__init__(message)
-        self.position = position
-
-
-def layer_shapes(layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
-    """The shape of the input and of every layer's output.
-
-    Raises LayerShapeError at the first layer that does not fit.
-    """
-    shapes = [input_shape]
-    for position, layer in enumerate(layers):
-        try:
-            shapes.append(layer.output_shape(shapes[-1]))
-        except ShapeError as error:
-            raise LayerShapeError(position, str(error)) from None
-    return shapes
 
 
 @dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nnjit.config import LoadedConfig
 from nnjit.data.dataset import Dataset, input_shape, load_dataset
-from nnjit.layers import Shape, ShapeError
+from nnjit.layers.base import LayerShapeError, Shape, ShapeError, layer_shapes
 
 
 def check_shapes(loaded: LoadedConfig) -> list[Shape]:
@@ -15,8 +15,6 @@ def check_shapes(loaded: LoadedConfig) -> list[Shape]:
 
     Raises ConfigError at the first layer that does not fit and when the loss cannot take the output, DataError.
     """
-    from nnjit.network import LayerShapeError, layer_shapes
-
     config = loaded.config
     shape = config.data.shape or input_shape(config.data, loaded.base, labels=config.labels)
     try:

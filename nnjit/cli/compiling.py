@@ -14,6 +14,11 @@ from numba.np.ufunc.parallel import threading_layer
 
 from nnjit.kernels.compiler import CACHE_FOLDER, CACHE_LASTS
 
+WORKQUEUE = (
+    "only Numba's threading layer 'workqueue' is there, which takes 0.1 ms to start each parallel step; "
+    "install OpenMP (on Debian: libgomp1) or the package tbb"
+)
+
 
 class _Compilations(event.Listener):
     """Counts the kernels whose compilation begins while this is installed."""
@@ -54,8 +59,4 @@ def compiling(quiet: bool = False) -> Iterator[Counter[str]]:
         names = ", ".join(f"{name} ({n})" if n > 1 else name for name, n in sorted(compilations.kernels.items()))
         click.echo(f"compiled in {compilations.seconds:.1f} s: {names}", err=True)
     if threading_layer() == "workqueue":  # type: ignore[no-untyped-call]
-        click.echo(
-            "warning: only Numba's threading layer 'workqueue' is there, which costs 0.1 ms per parallel step; "
-            "install OpenMP (the package libgomp1) or `tbb`",
-            err=True,
-        )
+        click.echo(f"warning: {WORKQUEUE}", err=True)

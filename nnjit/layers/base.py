@@ -4,6 +4,7 @@ buffers."""
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -20,6 +21,14 @@ Shape: TypeAlias = tuple[int, ...]
 
 class ShapeError(ValueError):
     """The input's shape does not fit the layer; the message gives what was expected, what came and the remedy."""
+
+
+class LayerShapeError(ValueError):
+    """A layer cannot take the output of the one before it; `position` is its place in the stack."""
+
+    def __init__(self, position: int, message: str) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,11 @@ class Layer(Component):
         """Multiply-adds of the forward pass for one sample; 0 where the count says nothing about the cost."""
         return 0
 
+    def footprint(self, shape: Shape) -> tuple[Shape, Shape] | None:
+        """The window of an input of `shape` that an entry of the output depends on and that window's step, both
+        (vertical, horizontal); None for all of the input."""
+        return ((1, 1), (1, 1)) if self.activation or self.is_view else None
+
     def input_border(self, shape: Shape) -> Border | None:
         """The zeros that the forward pass reads round an input of `shape`; None for none."""
         return None
@@ -87,3 +101,17 @@ class Layer(Component):
     @abstractmethod
     def bind(self, site: Site) -> None:
         """Record the kernel calls of the forward and backward pass over the buffers of `site`."""
+
+
+def layer_shapes(layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
+    """The shape of the input and of every layer's output.
+
+    Raises LayerShapeError at the first layer that does not fit.
+    """
+    shapes = [input_shape]
+    for position, layer in enumerate(layers):
+        try:
+            shapes.append(layer.output_shape(shapes[-1]))
+        except ShapeError as error:
+            raise LayerShapeError(position, str(error)) from None
+    return shapes

@@ -54,6 +54,9 @@ class Pooling(Layer):
             )
         return (shape[0], vertical.size, horizontal.size)
 
+    def footprint(self, shape: Shape) -> tuple[Shape, Shape]:
+        return self.window, self.stride or self.window
+
     def sliding(self, shape: Shape) -> Window:
         """The window as the kernels take it, for an input of `shape`."""
         from nnjit.kernels.pooling import Window

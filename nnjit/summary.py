@@ -1,0 +1,97 @@
+"""A network in numbers, layer by layer; found from shapes alone, before anything is read or compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from nnjit.config import Config
+from nnjit.layers.base import Layer, Shape
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One layer's row."""
+
+    kind: str
+    shape: Shape
+    """Of the output of one sample."""
+    parameters: int
+    multiply_adds: int
+    """Of the forward pass for one sample."""
+    field: Shape | None
+    """Height and width of the part of the network's input that an entry of the output depends on; None for all."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All layers and their totals."""
+
+    layers: list[LayerSummary]
+    parameters: int
+    multiply_adds: int
+    parameter_bytes: int
+    """Of the parameters, their gradients and the optimizer's arrays."""
+    activation_bytes: int
+    """Of a batch's inputs, and of layer outputs and their gradients as far as they have memory of their own."""
+
+
+def summarize(config: Config, shapes: Sequence[Shape]) -> Summary:
+    """The summary of a network whose input and layer outputs have `shapes` (see `prepare.check_shapes`)."""
+    fields = _fields(config.model, shapes)
+    layers = [
+        LayerSummary(
+            kind=layer.kind(),
+            shape=after,
+            parameters=sum(math.prod(parameter.shape) for parameter in layer.parameters(before)),
+            multiply_adds=layer.multiply_adds(before),
+            field=field,
+        )
+        for layer, (before, after), field in zip(config.model, pairwise(shapes), fields, strict=True)
+    ]
+    parameters = sum(layer.parameters for layer in layers)
+    size = 4 if config.train.precision == "float32" else 8
+    outputs = [after for after, owns in zip(shapes[1:], _own_memory(config.model), strict=True) if owns]
+    return Summary(
+        layers=layers,
+        parameters=parameters,
+        multiply_adds=sum(layer.multiply_adds for layer in layers),
+        parameter_bytes=parameters * size * (2 + len(config.optimizer.state)),
+        activation_bytes=(math.prod(shapes[0]) + 2 * sum(map(math.prod, outputs))) * size * config.train.batch_size,
+    )
+
+
+def _fields(layers: Sequence[Layer], shapes: Sequence[Shape]) -> list[Shape | None]:
+    """The receptive field of each layer's output, at most as large as the input.
+
+    Each window widens the field by (window - 1) of the steps that lie between neighbouring entries of its input.
+    Source: Dumoulin & Visin 2016, arXiv:1603.07285, section 1.
+    """
+    whole = (*shapes[0], 1, 1)[1:3]
+    field, step = (1, 1), (1, 1)
+    fields: list[Shape | None] = []
+    for layer, shape in zip(layers, shapes, strict=False):
+        footprint = layer.footprint(shape)
+        if footprint is None or (fields and fields[-1] is None):
+            fields.append(None)
+            continue
+        window, stride = footprint
+        field = (
+            min(field[0] + (window[0] - 1) * step[0], whole[0]),
+            min(field[1] + (window[1] - 1) * step[1], whole[1]),
+        )
+        step = (step[0] * stride[0], step[1] * stride[1])
+        fields.append(field)
+    return fields
+
+
+def _own_memory(layers: Sequence[Layer]) -> list[bool]:
+    """Whether each layer's output has memory of its own, rather than its input's: no view, no activation that the layer
+    before applies in place."""
+    before: Sequence[Layer | None] = [None, *layers[:-1]]
+    return [
+        not layer.is_view and not (layer.activation and last is not None and last.applies_activation)
+        for last, layer in zip(before, layers, strict=True)
+    ]
