@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import full, load, store
+from nnjit.kernels.tiles import tile_across, tile_of_samples, tile_store
 
 
 @kernel
@@ -24,6 +25,18 @@ def gather(task, extent, data, order, position, shift, factor, out):
     first = position[0] + block * lanes
     at = out.start + block * out.block + row * out.row + line * out.line
     entry = (row * extent.lines + line) * extent.columns
+    if used > 0 and extent.columns >= lanes:
+        # L entries of L samples at a time, transposed in registers (12.5 us for 10 samples of 784 bytes entry by entry,
+        # 2.0 us so).
+        for start in range(0, extent.columns, lanes):
+            j = min(start, extent.columns - lanes)
+            if shift.shape[0] == 1:
+                offset, scale = full(vectors, shift[0]), full(vectors, factor[0])
+            else:
+                offset, scale = load(shift, entry + j), load(factor, entry + j)
+            tile = tile_of_samples(data, order, first, used, entry + j, offset, scale)
+            tile_store(tile, vectors, at + j * out.column, out.column, 0)
+        return
     for j in range(extent.columns):
         to = at + j * out.column
         k = 0 if shift.shape[0] == 1 else entry + j
@@ -52,14 +65,14 @@ def gather_labels(task, classes, labels, order, position, out):
 
 
 @kernel
-def samples_to_rows(task, extent, x, out):
+def samples_to_rows(task, groups, x, out):
     """out[n, f] = x[n, f] with the features innermost instead of the samples
 
-    x View (N, F)  out (samples, F padded to whole vectors), its first F columns overwritten
-    A task owns a sample.
+    x View (N, F), its rows padded to `groups` whole vectors  out (N * groups, L), fully overwritten
+    A task owns a block and L features.
     """
-    lanes = x.vectors.shape[1]
-    lane = task % lanes
-    at = x.start + task // lanes * x.block
-    for f in range(extent.rows):
-        out[task, f] = x.vectors[at + f * x.row, lane]
+    lanes = out.shape[1]
+    block = task // groups
+    group = task % groups
+    tile = tile_across(x.vectors, x.start + block * x.block + group * lanes * x.row, x.row)
+    tile_store(tile, out, block * lanes * groups + group, groups, 0)

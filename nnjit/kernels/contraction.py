@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import load, store
@@ -41,19 +44,15 @@ class View(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Where the scalar for row r, tap k lies.
-
-    It is scalars[start + r // group_rows * group + r % group_rows * row + taps[k]].
-    """
+    """Where the scalar for tap k and row r of a tile lies: scalars[firsts[tile number] + taps[k] + r *
+    TileShape.row_step]."""
 
     scalars: Any
     """The parameters, or any buffer, as a flat array."""
+    firsts: Any
+    """(row tiles,) int64."""
     taps: Any
     """(K,) int64."""
-    start: int
-    group_rows: int
-    group: int
-    row: int
 
 
 class Extent(NamedTuple):
@@ -65,6 +64,11 @@ class Extent(NamedTuple):
     columns: int
 
 
+def first_rows(rows: int, tile_rows: int) -> NDArray[np.int64]:
+    """The first row of every tile: a tile that would pass the last row starts earlier and computes some rows twice."""
+    return np.minimum(np.arange(0, rows, tile_rows, dtype=np.int64), max(rows - tile_rows, 0))
+
+
 @kernel
 def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
@@ -73,11 +77,13 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead
     and computes some entries twice, with the same bits.
     """
-    row_tiles = (extent.rows + tile.rows - 1) // tile.rows
-    line = task % extent.lines
-    row = min(task // extent.lines % row_tiles * tile.rows, extent.rows - tile.rows)
-    block = task // (extent.lines * row_tiles)
-    w_first = w.start + row // w.group_rows * w.group + row % w.group_rows * w.row
+    # Rows vary fastest: the tasks that follow each other read the same lines of x, which then come from a near cache.
+    row_tiles = len(w.firsts)
+    row_tile = task % row_tiles
+    row = min(row_tile * tile.rows, extent.rows - tile.rows)
+    line = task // row_tiles % extent.lines
+    block = task // (row_tiles * extent.lines)
+    w_first = w.firsts[row_tile]
     x_first = x.start + block * x.block + line * x.line
     out_first = out.start + block * out.block + row * out.row + line * out.line
     y_first = y.start + block * y.block + row * y.row + line * y.line
@@ -87,7 +93,7 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
         x_column = x_first + column * x.column
         total = tile_rows(tile, bias, row)
         for k in range(taps):
-            total = tile_fma(total, w.scalars, w_first + w.taps[k], w.row, x.vectors, x_column + x_taps[k], x.column)
+            total = tile_fma(tile, total, w.scalars, w_first + w.taps[k], x.vectors, x_column + x_taps[k], x.column)
         tile_store(total, out.vectors, out_first + column * out.column, out.row, out.column)
     for r in range(tile.rows):
         for j in range(extent.columns):
@@ -97,10 +103,24 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
 
 
 @kernel
+def pack_rows(task, tile, rows, w, row_step, taps, out):
+    """out[t, k, r] = w[(first row of tile t + r) * row_step + taps[k]], which puts the scalars that a tile reads in
+    order
+
+    w (scalars,)  taps (K,)  out (row tiles, K, tile.rows), fully overwritten
+    A task owns a tile of rows.
+    """
+    first = min(task * tile.rows, rows - tile.rows)
+    for k in range(len(taps)):
+        for r in range(tile.rows):
+            out[task, k, r] = w[(first + r) * row_step + taps[k]]
+
+
+@kernel
 def contract_lanes(task, tile, extent, d, x, x_taps, dw):
     """dw[r, k] = sum over n, i, j and lanes of d[n, r, i, j] * x[n, i, j, x_taps[k]]
 
-    d View (N, R, I, J)  x View (N, -, I, J)  x_taps (K,)  dw Weights (R, K), fully overwritten
+    d View (N, R, I, J)  x View (N, -, I, J)  x_taps (K,)  dw (R * K,), fully overwritten
     A task owns a tile of rows and taps, and runs over all samples; lanes are added once, at the end.
     """
     taps = len(x_taps)
@@ -113,15 +133,7 @@ def contract_lanes(task, tile, extent, d, x, x_taps, dw):
             d_first = d.start + block * d.block + row * d.row + line * d.line
             x_first = x.start + block * x.block + line * x.line
             for column in range(extent.columns):
-                total = tile_fma_vectors(
-                    total,
-                    d.vectors,
-                    d_first + column * d.column,
-                    d.row,
-                    x.vectors,
-                    x_first + column * x.column,
-                    x_taps,
-                    tap,
-                )
-    dw_first = dw.start + row // dw.group_rows * dw.group + row % dw.group_rows * dw.row
-    tile_store_sums(total, dw.scalars, dw_first, dw.row, dw.taps, tap)
+                d_at = d_first + column * d.column
+                x_at = x_first + column * x.column
+                total = tile_fma_vectors(total, d.vectors, d_at, d.row, x.vectors, x_at, x_taps, tap)
+    tile_store_sums(total, dw, row * taps + tap, taps)

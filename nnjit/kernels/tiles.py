@@ -29,19 +29,24 @@ from nnjit.kernels.simd import (
 
 
 class TileShape(NamedTuple):
-    """Rows and columns of a tile; in a kernel's arguments it selects the code that is compiled."""
+    """The form of a tile; in a kernel's arguments it selects the code that is compiled."""
 
     rows: int
     columns: int
+    row_step: int = 1
+    """How far apart the rows' scalars lie. Known when the kernel is compiled, rows are constant offsets from one
+    address (an address each costs registers: 8x3 ran at 100 GFLOP/s with steps told at run time, at 154 with
+    constants)."""
+    column_step: int = 0
+    """How far apart the columns' vectors lie, or 0 if that is told at run time."""
 
 
 class TileShapeType(types.Type):
     """Numba's type of one tile shape; its values carry nothing at run time."""
 
-    def __init__(self, rows, columns):
-        self.rows = rows
-        self.columns = columns
-        super().__init__(name=f"TileShape({rows}, {columns})")
+    def __init__(self, shape):
+        self.shape = shape
+        super().__init__(name=f"TileShape{tuple(shape)}")
 
 
 class TileType(types.Type):
@@ -66,7 +71,7 @@ class _TileModel(models.PrimitiveModel):
 
 @typeof_impl.register(TileShape)
 def _type_tile_shape(shape, context):
-    return TileShapeType(shape.rows, shape.columns)
+    return TileShapeType(shape)
 
 
 @unbox(TileShapeType)
@@ -76,13 +81,13 @@ def _unbox_tile_shape(shape_type, instance, c):
 
 @overload_attribute(TileShapeType, "rows")
 def _tile_shape_rows(shape):
-    rows = shape.rows
+    rows = shape.shape.rows
     return lambda shape: rows
 
 
 @overload_attribute(TileShapeType, "columns")
 def _tile_shape_columns(shape):
-    columns = shape.columns
+    columns = shape.shape.columns
     return lambda shape: columns
 
 
@@ -92,7 +97,7 @@ def _vector_step(context, builder, vector, step, times):
 
 
 def _tile_rows(typing_context, shape, start, first):
-    tile = TileType(start.dtype, shape.rows, shape.columns)
+    tile = TileType(start.dtype, shape.shape.rows, shape.shape.columns)
 
     def generate(context, builder, signature, arguments):
         pointer = element_pointer(context, builder, start, arguments[1], first, arguments[2])
@@ -112,11 +117,11 @@ def _tile_rows(typing_context, shape, start, first):
 def tile_rows(shape, start, first):
     """A tile whose row r holds start[first + r] everywhere; start (F,)."""
     rows = start[first : first + shape.rows]
-    return np.broadcast_to(rows[:, None, None], (*shape, lanes(start.dtype))).copy()
+    return np.broadcast_to(rows[:, None, None], (*shape[:2], lanes(start.dtype))).copy()
 
 
 def _tile_zeros(typing_context, shape, like):
-    tile = TileType(like.dtype, shape.rows, shape.columns)
+    tile = TileType(like.dtype, shape.shape.rows, shape.shape.columns)
 
     def generate(context, builder, signature, arguments):
         return ir.Constant(context.get_value_type(tile), None)
@@ -127,7 +132,7 @@ def _tile_zeros(typing_context, shape, like):
 @lowered_by(_tile_zeros)
 def tile_zeros(shape, like):
     """A tile of zeros with the dtype of the array `like`."""
-    return np.zeros((*shape, lanes(like.dtype)), like.dtype)
+    return np.zeros((*shape[:2], lanes(like.dtype)), like.dtype)
 
 
 def _multiply_add(context, builder, tile, value, rows, columns):
@@ -143,17 +148,19 @@ def _multiply_add(context, builder, tile, value, rows, columns):
     return value
 
 
-def _tile_fma(typing_context, tile, w, w_first, w_step, x, x_first, x_step):
-    signature = tile(tile, w, types.intp, types.intp, x, types.intp, types.intp)
+def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step):
+    signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
-        value, w_value, w_at, w_stride, x_value, x_at, x_stride = arguments
+        _, value, w_value, w_at, x_value, x_at, x_stride = arguments
         w_pointer = element_pointer(context, builder, w, w_value, types.intp, w_at)
         x_pointer = element_pointer(context, builder, x, x_value, types.intp, x_at)
         form = context.get_value_type(tile.vector)
+        if shape.shape.column_step:
+            x_stride = context.get_constant(types.intp, shape.shape.column_step)
 
         def row(r):
-            offset = builder.mul(w_stride, ir.Constant(w_stride.type, r))
+            offset = context.get_constant(types.intp, r * shape.shape.row_step)
             return splat(builder, form, builder.load(builder.gep(w_pointer, [offset])))
 
         def column(c):
@@ -168,11 +175,13 @@ def _tile_fma(typing_context, tile, w, w_first, w_step, x, x_first, x_step):
 
 
 @lowered_by(_tile_fma)
-def tile_fma(tile, w, w_first, w_step, x, x_first, x_step):
-    """tile[r, c] += w[w_first + r * w_step] * x[x_first + c * x_step, :]; w (scalars,), x (vectors, L)."""
-    rows, columns, _ = tile.shape
-    scalars = w[w_first + w_step * np.arange(rows)]
-    vectors = x[x_first + x_step * np.arange(columns)]
+def tile_fma(shape, tile, w, w_first, x, x_first, x_step):
+    """tile[r, c] += w[w_first + r * shape.row_step] * x[x_first + c * x_step, :]; w (scalars,), x (vectors, L).
+
+    A `shape` that knows its column_step has it in the place of x_step.
+    """
+    scalars = w[w_first + shape.row_step * np.arange(shape.rows)]
+    vectors = x[x_first + (shape.column_step or x_step) * np.arange(shape.columns)]
     return tile + scalars[:, None, None] * vectors
 
 
@@ -236,28 +245,130 @@ def tile_store(tile, out, first, row_step, column_step):
     out[first + row_step * np.arange(rows)[:, None] + column_step * np.arange(columns)] = tile
 
 
-def _tile_store_sums(typing_context, tile, out, first, row_step, taps, tap):
-    signature = types.void(tile, out, types.intp, types.intp, taps, types.intp)
+def _transposed(builder, vectors):
+    """The transpose of as many vectors as they have lanes: halves are exchanged, then quarters, down to single
+    lanes."""
+    count = len(vectors)
+    vectors = list(vectors)
+    step = count // 2
+    while step:
+        near = [lane + (count - step if lane & step else 0) for lane in range(count)]
+        far = [lane + (count if lane & step else step) for lane in range(count)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), order) for order in (near, far)]
+        for k in range(count):
+            if not k & step:
+                pair = vectors[k], vectors[k + step]
+                vectors[k], vectors[k + step] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        step //= 2
+    return vectors
+
+
+def _to_float(builder, value, kind, form):
+    """A vector of numbers of Numba's type `kind` as floats."""
+    if isinstance(kind, types.Integer):
+        return builder.sitofp(value, form) if kind.signed else builder.uitofp(value, form)
+    if value.type == form:
+        return value
+    wider = isinstance(form.element, ir.DoubleType)
+    return builder.fpext(value, form) if wider else builder.fptrunc(value, form)
+
+
+def _tile_of_samples(typing_context, data, order, first, used, entry, shift, factor):
+    tile = TileType(shift.dtype, shift.count, 1)
+    signature = tile(data, order, types.intp, types.intp, types.intp, shift, factor)
 
     def generate(context, builder, signature, arguments):
-        value, out_value, at, row_stride, taps_value, tap_at = arguments
+        data_value, order_value, first_value, used_value, entry_value, shifts, factors = arguments
+        form = context.get_value_type(shift)
+        raw_form = ir.VectorType(context.get_data_type(data.dtype), shift.count)
+        last = builder.sub(used_value, context.get_constant(types.intp, 1))
+        place = types.UniTuple(types.intp, 2)
+        samples = []
+        for lane in range(shift.count):
+            number = context.get_constant(types.intp, lane)
+            there = builder.icmp_signed("<", number, used_value)
+            at = builder.add(first_value, builder.select(there, number, last))
+            pointer = element_pointer(context, builder, order, order_value, types.intp, at)
+            row = builder.load(pointer)
+            pair = context.make_tuple(builder, place, [row, entry_value])
+            start = element_pointer(context, builder, data, data_value, place, pair)
+            raw = builder.load(builder.bitcast(start, raw_form.as_pointer()))
+            raw.align = 1
+            value = _to_float(builder, raw, data.dtype, form)
+            value = builder.fmul(builder.fsub(value, shifts), factors)
+            samples.append(builder.select(there, value, ir.Constant(form, None)))
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for k, vector in enumerate(_transposed(builder, samples)):
+            value = builder.insert_value(value, vector, k)
+        return value
+
+    return signature, generate
+
+
+@lowered_by(_tile_of_samples)
+def tile_of_samples(data, order, first, used, entry, shift, factor):
+    """A tile whose row e holds (data[order[first + lane], entry + e] - shift[e]) * factor[e], 0 in lanes from `used`
+    on.
+
+    data (samples, D) of any numeric dtype  order (samples,) int64  used at least 1  shift, factor vectors
+    """
+    width = len(shift)
+    rows = order[first : first + min(used, width)]
+    values = (data[rows, entry : entry + width].astype(shift.dtype) - shift) * factor
+    tile = np.zeros((width, 1, width), shift.dtype)
+    tile[:, 0, : len(rows)] = values.T
+    return tile
+
+
+def _tile_across(typing_context, x, first, step):
+    vector = VectorType(x.dtype)
+    tile = TileType(x.dtype, vector.count, 1)
+    signature = tile(x, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        x_value, at, stride = arguments
+        pointer = element_pointer(context, builder, x, x_value, types.intp, at)
+        rows = [
+            load_vector(
+                context, builder, vector, builder.gep(pointer, [_vector_step(context, builder, vector, stride, k)])
+            )
+            for k in range(vector.count)
+        ]
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for k, row in enumerate(_transposed(builder, rows)):
+            value = builder.insert_value(value, row, k)
+        return value
+
+    return signature, generate
+
+
+@lowered_by(_tile_across)
+def tile_across(x, first, step):
+    """A tile whose row l holds lane l of the vectors x[first], x[first + step], ...: L vectors, transposed."""
+    width = x.shape[1]
+    return x[first + step * np.arange(width)].T[:, None, :].copy()
+
+
+def _tile_store_sums(typing_context, tile, out, first, row_step):
+    signature = types.void(tile, out, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        value, out_value, at, row_stride = arguments
         pointer = element_pointer(context, builder, out, out_value, types.intp, at)
-        taps_pointer = element_pointer(context, builder, taps, taps_value, types.intp, tap_at)
-        for c in range(tile.columns):
-            step = builder.load(builder.gep(taps_pointer, [ir.Constant(ir.IntType(64), c)]))
-            for r in range(tile.rows):
-                offset = builder.add(builder.mul(row_stride, ir.Constant(row_stride.type, r)), step)
+        for r in range(tile.rows):
+            row = builder.gep(pointer, [builder.mul(row_stride, ir.Constant(row_stride.type, r))])
+            for c in range(tile.columns):
                 total = sum_of_lanes(builder, builder.extract_value(value, r * tile.columns + c))
-                builder.store(total, builder.gep(pointer, [offset]))
+                builder.store(total, builder.gep(row, [context.get_constant(types.intp, c)]))
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @lowered_by(_tile_store_sums)
-def tile_store_sums(tile, out, first, row_step, taps, tap):
-    """out[first + r * row_step + taps[tap + c]] = the sum over lanes of tile[r, c]; out (scalars,), taps (T,)."""
+def tile_store_sums(tile, out, first, row_step):
+    """out[first + r * row_step + c] = the sum over lanes of tile[r, c]; out (scalars,)."""
     rows, columns, _ = tile.shape
     for r in range(rows):
         for c in range(columns):
-            out[first + r * row_step + taps[tap + c]] = lane_sum(tile[r, c])
+            out[first + r * row_step + c] = lane_sum(tile[r, c])

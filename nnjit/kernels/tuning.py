@@ -12,8 +12,15 @@ from numba.core.registry import cpu_target
 
 from nnjit.kernels.tiles import TileShape
 
-CALL_COST = 6.0
-"""Cycles that starting and storing a tile costs, per entry of it, compared with one multiply-add."""
+TAP_OVERHEAD = 1.5
+"""Cycles that a tap costs beside its loads and multiply-adds (addresses, the loop)."""
+ENTRY_OVERHEAD = 4.0
+"""Cycles that starting, storing and finishing a tile costs, per vector of it."""
+FAR_LOAD = 0.7
+"""Cycles that a vector costs more when it comes from the second cache, which it does once the taps span more than half
+the first."""
+NEAR_TAPS = 300
+"""Taps up to which a tile's input stays in the first cache (48 KiB; neighbouring taps share lines)."""
 
 
 @cache
@@ -28,26 +35,26 @@ def vector_registers() -> int:
 
 @cache
 def choose_tile(rows: int, columns: int, taps: int, group_rows: int | None = None) -> TileShape:
-    """The tile for an output of rows x columns that sums `taps` products.
+    """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
 
-    A tile of R x C vectors takes R*C/2 cycles a tap for its multiply-adds, (R + C)/2 for its loads, at least 4 for the
-    latency of one addition, and covers the output with ceil(rows/R) * ceil(columns/C) copies. With `group_rows`, R must
-    divide it.
+    A tile of R x C vectors takes R*C/2 cycles a tap for its multiply-adds, (R + C)/2 for its loads and at least 4 for
+    the latency of one addition; the output needs ceil(rows/R) * ceil(columns/C) tiles. Registers beyond R*C + C are
+    left to the compiler, which spills when fewer than 4 are (measured: 4x6 runs at 120 GFLOP/s, 4x5 at 164, one core).
     """
     registers = vector_registers()
-    best = TileShape(1, 1)
-    best_cost = float("inf")
-    for r in range(1, min(rows, 24, group_rows or rows) + 1):
+    pieces = 32 / registers
+    best, best_cost = TileShape(1, 1), float("inf")
+    for r in range(1, min(rows, 16, group_rows or rows) + 1):
         if group_rows is not None and group_rows % r:
             continue
-        for c in range(1, min(columns, 12) + 1):
-            if r * c + (c if registers >= 32 and r > 1 else 0) > registers - 2 and r * c > 1:
+        for c in range(1, min(columns, 8) + 1):
+            if r * c > 1 and r * c > (24 if registers == 32 else 6):
                 continue
-            wide = 32 / registers  # registers' worth of a vector, hence instructions per operation
-            cycles = max(r * c / 2 * wide, (r + c * wide) / 2, 4.0)
+            far = FAR_LOAD * c if taps > NEAR_TAPS else 0.0
+            cycles = max(r * c / 2 * pieces, (r + c * pieces) / 2, 4.0) + TAP_OVERHEAD + far
             tiles = -(-rows // r) * -(-columns // c)
-            cost = tiles * (cycles * taps + r * c * CALL_COST)
-            if cost < best_cost * 0.999:
+            cost = tiles * (cycles * taps + r * c * ENTRY_OVERHEAD)
+            if cost < best_cost:
                 best, best_cost = TileShape(r, c), cost
     return best
 

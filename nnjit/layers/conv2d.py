@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -11,8 +11,13 @@ from nnjit.layers.base import Example, Layer, Parameter, Shape, ShapeError
 from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from nnjit.buffers import Border
-    from nnjit.kernels.contraction import View
+    from nnjit.kernels.activations import Epilogue
+    from nnjit.kernels.contraction import Extent, View
+    from nnjit.kernels.program import Call
     from nnjit.site import Site
 
 
@@ -84,6 +89,9 @@ class Conv2d(Layer):
         filters, height, width = self.output_shape(shape)
         return filters * height * width * shape[0] * self.kernel[0] * self.kernel[1]
 
+    def footprint(self, shape: Shape) -> tuple[Shape, Shape]:
+        return self.kernel, self.stride
+
     def input_border(self, shape: Shape) -> Border:
         from nnjit.buffers import Border
 
@@ -109,7 +117,7 @@ class Conv2d(Layer):
         contraction over (f, u, v) for each phase of the stride: the positions that the same kernel entries reach."""
         import numpy as np
 
-        from nnjit.kernels.contraction import Extent, Weights, contract, contract_lanes
+        from nnjit.kernels.contraction import Extent, contract_lanes
         from nnjit.kernels.program import Call
         from nnjit.kernels.sums import sum_rows
         from nnjit.kernels.tuning import choose_tile
@@ -127,25 +135,23 @@ class Conv2d(Layer):
 
         c, u, v = np.indices((channels, *self.kernel), dtype=np.int64).reshape(3, -1)
         x_taps = c * x.row + u * x.line + v * x.column
-        weights = Weights(weight, np.arange(channels * area, dtype=np.int64), 0, 1, channels * area, channels * area)
+        w_taps = np.arange(channels * area, dtype=np.int64)
         window = x._replace(
             start=x.start - vertical.before * x.line - horizontal.before * x.column,
             row=0,
             line=down * x.line,
             column=right * x.column,
         )
-        tile = choose_tile(self.filters, extent.columns, channels * area)
-        tasks = extent.blocks * extent.lines * -(-self.filters // tile.rows)
-        arguments = (tile, extent, weights, window, x_taps, bias, out, site.epilogue, out)
-        site.forward.append(Call(contract, tasks, arguments, work))
+        site.forward += _contraction(
+            extent, weight, channels * area, w_taps, window, x_taps, bias, out, site.epilogue, out, work
+        )
         if site.dout is None:
             return
 
         dout = site.dout.view
         tile = choose_tile(self.filters, channels * area, extent.lines * extent.columns * extent.blocks)
         tasks = -(-self.filters // tile.rows) * -(-channels * area // tile.columns)
-        gradient = weights._replace(scalars=site.gradients["weight"])
-        operands = (tile, extent, dout, window, x_taps, gradient)
+        operands = (tile, extent, dout, window, x_taps, site.gradients["weight"])
         site.backward_parameters.append(Call(contract_lanes, tasks, operands, work))
         if self.bias:
             summed = (extent, dout, site.gradients["bias"])
@@ -157,32 +163,64 @@ class Conv2d(Layer):
         dx, y = site.dx.view, site.x.view
         for upper in _phases(site.x.shape[1], vertical, kernel_height, down):
             for lower in _phases(site.x.shape[2], horizontal, kernel_width, right):
-                f, u, v = (
-                    grid.reshape(-1)
-                    for grid in np.meshgrid(np.arange(self.filters), upper.taps, lower.taps, indexing="ij")
-                )
+                grids = np.meshgrid(np.arange(self.filters), upper.taps, lower.taps, indexing="ij")
+                f, u, v = (grid.reshape(-1).astype(np.int64) for grid in grids)
                 w_taps = f * channels * area + u * kernel_width + v
                 # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
                 i = (upper.phase + vertical.before - u) // down
                 j = (lower.phase + horizontal.before - v) // right
                 d_taps = f * dout.row + i * dout.line + j * dout.column
-                phase_extent = Extent(extent.blocks, channels, upper.positions, lower.positions)
-                tile = choose_tile(channels, lower.positions, max(len(w_taps), 1))
-
-                arguments = (
-                    tile,
-                    phase_extent,
-                    Weights(weight, w_taps, 0, 1, area, area),
+                reached = Extent(extent.blocks, channels, upper.positions, lower.positions)
+                to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
+                share = reached.lines * reached.columns * len(w_taps) * channels * site.batch_size
+                site.backward_input += _contraction(
+                    reached,
+                    weight,
+                    area,
+                    w_taps,
                     dout._replace(row=0),
                     d_taps,
                     zeros,
-                    _at_phases(dx, upper, lower, self.stride),
+                    to,
                     site.dx_epilogue,
-                    _at_phases(y, upper, lower, self.stride),
+                    made,
+                    share,
                 )
-                tasks = extent.blocks * upper.positions * -(-channels // tile.rows)
-                share = phase_extent.lines * phase_extent.columns * len(w_taps) * channels * site.batch_size
-                site.backward_input.append(Call(contract, tasks, arguments, share))
+
+
+def _contraction(
+    extent: Extent,
+    w: NDArray[Any],
+    row_step: int,
+    w_taps: NDArray[np.int64],
+    x: View,
+    x_taps: NDArray[np.int64],
+    bias: NDArray[Any],
+    out: View,
+    epilogue: Epilogue,
+    y: View,
+    work: int,
+) -> list[Call]:
+    """The calls for out = epilogue(bias + sum over k of w[row * row_step + w_taps[k]] * x[x_taps[k]], y): the weights
+    are put in the order in which a tile reads them, then contracted."""
+    import numpy as np
+
+    from nnjit.kernels.contraction import Weights, contract, pack_rows
+    from nnjit.kernels.program import Call
+    from nnjit.kernels.tuning import choose_tile
+    from nnjit.parameters import aligned_zeros
+
+    taps = len(x_taps)
+    tile = choose_tile(extent.rows, extent.columns, taps)
+    if x.column == 1:
+        tile = tile._replace(column_step=1)
+    row_tiles = -(-extent.rows // tile.rows)
+    packed = aligned_zeros((row_tiles, taps, tile.rows), w.dtype)
+    firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
+    weights = Weights(packed.reshape(-1), firsts, np.arange(taps, dtype=np.int64) * tile.rows)
+    pack = Call(pack_rows, row_tiles, (tile, extent.rows, w, row_step, w_taps, packed), packed.size)
+    arguments = (tile, extent, weights, x, x_taps, bias, out, epilogue, y)
+    return [pack, Call(contract, row_tiles * extent.lines * extent.blocks, arguments, work)]
 
 
 class Phase(NamedTuple):

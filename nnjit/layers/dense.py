@@ -64,7 +64,7 @@ class Dense(Layer):
 
         from nnjit.kernels.activations import Epilogue
         from nnjit.kernels.batches import samples_to_rows
-        from nnjit.kernels.contraction import Extent, View, Weights, contract
+        from nnjit.kernels.contraction import Extent, View, Weights, contract, first_rows
         from nnjit.kernels.program import Call
         from nnjit.kernels.sums import sum_rows
         from nnjit.kernels.tuning import choose_tile
@@ -78,55 +78,43 @@ class Dense(Layer):
         zeros = aligned_zeros((max(inputs, len(weight) // inputs),), site.dtype)
         bias = site.parameters["bias"] if self.bias else zeros
 
-        tile = choose_tile(outputs, blocks, inputs, lanes)
-        padded = -(-outputs // tile.rows) * tile.rows
-        extent = Extent(1, padded, 1, blocks)
-        weights = Weights(weight, input_steps * lanes, 0, lanes, inputs * lanes, 1)
+        # Forwards, a tile's rows divide a group of L outputs; the last one may run into the padding, whose weights are
+        # 0.
+        tile = choose_tile(outputs, blocks, inputs, group_rows=lanes)
+        starts = np.arange(0, outputs, tile.rows, dtype=np.int64)
+        weights = Weights(weight, starts // lanes * inputs * lanes + starts % lanes, input_steps * lanes)
         out = site.out.blocks_as_columns()
+        extent = Extent(1, len(starts) * tile.rows, 1, blocks)
         arguments = (tile, extent, weights, site.x.blocks_as_columns(), input_steps, bias, out, site.epilogue, out)
-        site.forward.append(Call(contract, padded // tile.rows, arguments, work))
+        site.forward.append(Call(contract, len(starts), arguments, work))
         if site.dout is None:
             return
 
         groups = -(-outputs // lanes)
-        rows = aligned_zeros((batch, groups * lanes), site.dtype)
+        rows = aligned_zeros((blocks * lanes * groups, lanes), site.dtype)
         samples = np.arange(batch, dtype=np.int64)
-        site.backward_parameters.append(
-            Call(samples_to_rows, batch, (site.dout.extent, site.dout.view, rows), batch * outputs)
-        )
-        tile = choose_tile(inputs, groups, batch)
-        extent = Extent(1, inputs, 1, groups)
-        scalars = Weights(
-            site.x.view.vectors.reshape(-1),
-            (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes,
-            0,
-            1,
-            site.x.view.row * lanes,
-            site.x.view.row * lanes,
-        )
-        vectors = View(rows.reshape(-1, lanes), 0, 0, 0, 0, 1)
+        turn = (groups, site.dout.view, rows)
+        site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, rows.size))
+        tile = choose_tile(inputs, groups, batch)._replace(row_step=lanes)
+        starts = first_rows(inputs, tile.rows)
+        sample_steps = (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes
+        scalars = Weights(site.x.view.vectors.reshape(-1), starts * lanes, sample_steps)
+        vectors = View(rows, 0, 0, 0, 0, 1)
         gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, 0, inputs)
+        extent = Extent(1, inputs, 1, groups)
         arguments = (tile, extent, scalars, vectors, samples * groups, zeros, gradient, Epilogue(), gradient)
-        site.backward_parameters.append(Call(contract, -(-inputs // tile.rows), arguments, work))
+        site.backward_parameters.append(Call(contract, len(starts), arguments, work))
         if self.bias:
             summed = (site.dout.extent, site.dout.view, site.gradients["bias"])
             site.backward_parameters.append(Call(sum_rows, outputs, summed, batch * outputs))
         if site.dx is None:
             return
 
-        tile = choose_tile(inputs, blocks, outputs)
-        extent = Extent(1, inputs, 1, blocks)
+        tile = choose_tile(inputs, blocks, outputs)._replace(row_step=lanes)
+        starts = first_rows(inputs, tile.rows)
         steps = np.arange(outputs, dtype=np.int64)
-        weights = Weights(weight, steps // lanes * inputs * lanes + steps % lanes, 0, 1, lanes, lanes)
-        arguments = (
-            tile,
-            extent,
-            weights,
-            site.dout.blocks_as_columns(),
-            steps,
-            zeros,
-            site.dx.blocks_as_columns(),
-            site.dx_epilogue,
-            site.x.blocks_as_columns(),
-        )
-        site.backward_input.append(Call(contract, -(-inputs // tile.rows), arguments, work))
+        weights = Weights(weight, starts * lanes, steps // lanes * inputs * lanes + steps % lanes)
+        dout, dx, y = (buffer.blocks_as_columns() for buffer in (site.dout, site.dx, site.x))
+        extent = Extent(1, inputs, 1, blocks)
+        arguments = (tile, extent, weights, dout, steps, zeros, dx, site.dx_epilogue, y)
+        site.backward_input.append(Call(contract, len(starts), arguments, work))
