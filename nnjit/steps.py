@@ -76,7 +76,7 @@ class Feed:
         tasks = extent.blocks * extent.rows * extent.lines
         shift, factor = scaling.shift.astype(dtype), scaling.factor.astype(dtype)
         arguments = (extent, data, self.order, self._position, shift, factor, view)
-        return Call(gather, tasks, arguments, tasks * extent.columns * lanes)
+        return Call(gather, tasks, arguments, 10 * tasks * extent.columns * lanes)
 
 
 def _in_lines(buffer: Buffer) -> tuple[Extent, View]:

@@ -24,12 +24,16 @@ from numba.np.arrayobj import make_array, populate_array
 
 from nnjit.kernels.compiler import JIT
 
-PARALLEL_WORK = 40_000
-"""Estimated operations below which a call runs on one thread: about 2 us of work, what a parallel region costs."""
+PARALLEL_WORK = 600_000
+"""Work below which a call runs on one thread: about 10 us. A region costs 1.4 us when the other threads are waiting for
+it, but up to a scheduler's time slice when another process holds their cores, so it must be worth the risk."""
 
 
 class Call(NamedTuple):
-    """A kernel, how many tasks it has, its arguments after the task number, and an estimate of its operations."""
+    """A kernel, how many tasks it has, its arguments after the task number, and an estimate of its work.
+
+    The unit of work is a multiply-add in a register tile; what mostly loads and stores costs 5 to 30 of them an entry.
+    """
 
     kernel: Any
     tasks: int

@@ -156,7 +156,7 @@ class Conv2d(Layer):
         if self.bias:
             summed = (extent, dout, site.gradients["bias"])
             positions = site.batch_size * extent.lines * extent.columns
-            site.backward_parameters.append(Call(sum_rows, self.filters, summed, self.filters * positions))
+            site.backward_parameters.append(Call(sum_rows, self.filters, summed, 5 * self.filters * positions))
         if site.dx is None:
             return
 
@@ -218,7 +218,7 @@ def _contraction(
     packed = aligned_zeros((row_tiles, taps, tile.rows), w.dtype)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
     weights = Weights(packed.reshape(-1), firsts, np.arange(taps, dtype=np.int64) * tile.rows)
-    pack = Call(pack_rows, row_tiles, (tile, extent.rows, w, row_step, w_taps, packed), packed.size)
+    pack = Call(pack_rows, row_tiles, (tile, extent.rows, w, row_step, w_taps, packed), 30 * packed.size)
     arguments = (tile, extent, weights, x, x_taps, bias, out, epilogue, y)
     return [pack, Call(contract, row_tiles * extent.lines * extent.blocks, arguments, work)]
 

@@ -94,7 +94,7 @@ class Dense(Layer):
         rows = aligned_zeros((blocks * lanes * groups, lanes), site.dtype)
         samples = np.arange(batch, dtype=np.int64)
         turn = (groups, site.dout.view, rows)
-        site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, rows.size))
+        site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, 5 * rows.size))
         tile = choose_tile(inputs, groups, batch)._replace(row_step=lanes)
         starts = first_rows(inputs, tile.rows)
         sample_steps = (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes
@@ -106,7 +106,7 @@ class Dense(Layer):
         site.backward_parameters.append(Call(contract, len(starts), arguments, work))
         if self.bias:
             summed = (site.dout.extent, site.dout.view, site.gradients["bias"])
-            site.backward_parameters.append(Call(sum_rows, outputs, summed, batch * outputs))
+            site.backward_parameters.append(Call(sum_rows, outputs, summed, 5 * batch * outputs))
         if site.dx is None:
             return
 

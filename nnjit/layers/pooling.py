@@ -82,7 +82,7 @@ class MaxPool(Pooling):
         positions = planes * extent.lines * extent.columns
         winners = np.zeros((positions, site.lanes), np.uint8)
         site.decisions.append(winners)
-        work = positions * site.lanes * window.kernel_height * window.kernel_width
+        work = 12 * positions * site.lanes * window.kernel_height * window.kernel_width
         arguments = (extent, window, site.x.view, site.out.view, winners)
         site.forward.append(Call(max_pool_forward, planes, arguments, work))
         if site.dx is not None and site.dout is not None:
@@ -102,7 +102,8 @@ class AveragePool(Pooling):
 
         extent, window = site.out.extent, self.sliding(site.x.shape)
         planes = extent.blocks * extent.rows
-        work = planes * extent.lines * extent.columns * site.lanes * window.kernel_height * window.kernel_width
+        positions = planes * extent.lines * extent.columns
+        work = 12 * positions * site.lanes * window.kernel_height * window.kernel_width
         site.forward.append(Call(average_pool_forward, planes, (extent, window, site.x.view, site.out.view), work))
         if site.dx is not None and site.dout is not None:
             arguments = (extent, window, site.dout.view, site.dx.view, site.dx_epilogue, site.x.view)
