@@ -120,7 +120,16 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "digest": digest(tensors),
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_atomically(path, save(tensors, {"format": FORMAT, "nnjit": json.dumps(facts)}))
+    write_atomically(path, _in_order(save(tensors, {"format": FORMAT, "nnjit": json.dumps(facts)})))
+
+
+def _in_order(contents: bytes) -> bytes:
+    """A safetensors file with its header's keys sorted: safetensors writes metadata in random order, but one state of a
+    run has to give one sequence of bytes. The header is JSON behind its length, padded to whole groups of 8 bytes."""
+    size = int.from_bytes(contents[:8], "little")
+    header = json.dumps(json.loads(contents[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + contents[8 + size :]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

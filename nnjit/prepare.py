@@ -52,8 +52,11 @@ def misfit(output: Shape, target_shape: Shape, classes: list[str] | None) -> str
 
     Classes want an output each; two of them may share one, which says yes or no.
     """
-    wanted = target_shape if classes is None else (len(classes),)
-    if output == wanted or (wanted == (2,) and classes is not None and output == (1,)):
+    if classes is None:
+        if output == target_shape:
+            return None
+        hint = "; if they are class labels, say how many with data.classes"
+        return f"expected an output of shape {target_shape} for targets that are numbers, got {output}{hint}"
+    if output == (len(classes),) or (len(classes) == 2 and output == (1,)):
         return None
-    of = "the targets" if classes is None else f"the {len(classes)} classes of the data"
-    return f"expected an output of shape {wanted} for {of}, got {output}"
+    return f"expected an output of shape {(len(classes),)} for the {len(classes)} classes of the data, got {output}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+from numba import get_num_threads
 from numba.core import event
 from numba.np.ufunc.parallel import threading_layer
 
@@ -58,5 +59,6 @@ def compiling(quiet: bool = False) -> Iterator[Counter[str]]:
     if compilations.kernels:
         names = ", ".join(f"{name} ({n})" if n > 1 else name for name, n in sorted(compilations.kernels.items()))
         click.echo(f"compiled in {compilations.seconds:.1f} s: {names}", err=True)
+    get_num_threads()  # starts the threads, if nothing has yet
     if threading_layer() == "workqueue":  # type: ignore[no-untyped-call]
         click.echo(f"warning: {WORKQUEUE}", err=True)

@@ -40,7 +40,7 @@ def train(config: str, out: Path | None, resume: bool, overrides: tuple[str, ...
     """
     from nnjit.stopping import StopRequest
 
-    stop = StopRequest(_announce)
+    stop = StopRequest() if quiet else StopRequest(_announce)
     with stop.listening():
         from nnjit.config import dump, load_config
         from nnjit.run_folder import new_run, run_to_resume

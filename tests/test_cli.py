@@ -1,0 +1,195 @@
+"""The command line as a whole: help, versions, exit codes, and what `check`, `summary`, `info` and others print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import DIGITS, TINY, environment, nnjit, process
+
+import nnjit as package
+from nnjit.cli import COMMANDS
+from nnjit.cli.text import in_bytes
+from nnjit.layers import Layer
+from nnjit.losses import Loss
+from nnjit.warmup import examples
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A config named tiny.yaml in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    return "tiny.yaml"
+
+
+def test_version() -> None:
+    result = nnjit("--version")
+    assert (result.exit_code, result.stdout) == (0, f"nnjit {package.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+def test_help_loads_nothing_that_is_slow_to_load(arguments: list[str]) -> None:
+    import subprocess
+
+    code = (
+        "import sys\nfrom nnjit.cli import main\n"
+        f"try: main({arguments})\nfinally: print(*(n for n in sys.modules if '.' not in n), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(), timeout=60
+    )
+    loaded = set(done.stderr.split())
+    assert "click" in loaded
+    assert not loaded & {"numba", "numpy", "pydantic", "yaml", "tqdm", "safetensors"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_that_begins_like_its_line_in_the_list(name: str) -> None:
+    result = nnjit(name, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.split("\n\n")[1].strip() == COMMANDS[name]
+
+
+def test_help_lists_commands_and_exit_codes() -> None:
+    text = nnjit("--help").stdout
+    assert all(f"\n  {name:<9}  {line}\n" in text for name, line in COMMANDS.items())
+    assert [line.split()[0] for line in text.partition("Exit codes:\n")[2].splitlines()] == [
+        "0", "1", "2", "3", "4", "5", "130", "143",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["fly"], f"no command 'fly'; known: {', '.join(COMMANDS)}"),
+        (["train"], "Missing argument 'CONFIG'."),
+        (["train", "x", "--nope"], "No such option '--nope'."),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    result = nnjit(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {message}")
+
+
+def test_a_fault_of_nnjit_shows_its_traceback(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr("nnjit.config.load_config", fail)
+    result = nnjit("summary", config)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Traceback (most recent call last):\n")
+    assert result.stderr.endswith(
+        "RuntimeError: planted\nerror: a fault of nnjit; a report of it should hold these lines and `nnjit info`\n"
+    )
+
+
+def test_python_dash_m() -> None:
+    done = process("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"nnjit {package.__version__}\n", "")
+
+
+def test_check_prints_what_it_found(config: str) -> None:
+    result = nnjit("check", config)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "input       shape (64,), float32 in the file\n"
+        "classes     10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
+        "train       64 samples, 4 to 9 of each class\n"
+        "validation  32 samples, 1 to 6 of each class\n"
+        "test        32 samples, 2 to 5 of each class\n"
+        "epoch       4 steps of 20 samples\n"
+    )
+
+
+def test_check_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text("a,b,y\n1,2,3\n4,5,6\n")
+    text = "{data: {train: {file: t.csv}}, model: [dense: 1], loss: half_squared_error, optimizer: {sgd: 1}"
+    result = nnjit("check", "-", "--set", "train.batch_size=2", stdin=text + "}")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "input       shape (2,), float32 in the file\n"
+        "target      shape (1,)\n"
+        "train       2 samples\n"
+        "validation  none\n"
+        "test        none\n"
+        "epoch       1 steps of 2 samples\n"
+    )
+
+
+def test_summary(config: str) -> None:
+    layers = "[conv2d: {filters: 4, kernel: 3, stride: 2}, relu, average_pool: 2, flatten, dense: 10, softmax]"
+    result = nnjit("summary", config, "--set", "data.shape=[1, 8, 8]", "--set", f"model={layers}")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "   layer         output  parameters  multiply-adds  receptive field\n"
+        "   input         1x8x8\n"
+        "0  conv2d        4x3x3           40            324  3x3\n"
+        "1  relu          4x3x3            0              0  3x3\n"
+        "2  average_pool  4x1x1            0              0  5x5\n"
+        "3  flatten       4                0              0  5x5\n"
+        "4  dense         10              50             40  all\n"
+        "5  softmax       10               0              0  all\n"
+        "   total                         90            364\n"
+        "\n"
+        "memory for parameters, gradients and velocity: 1.08 kB\n"
+        "memory for activations and their gradients, batches of 20: 14.7 kB\n"
+    )
+
+
+def test_summary_reads_no_more_than_the_head_of_the_data(tmp_path: Path) -> None:
+    head = tmp_path / "train.csv"
+    head.write_text("1,2,3,0\n1,2\nrubbish")
+    (tmp_path / "tiny.yaml").write_text(TINY.replace(f"{DIGITS}/train.csv, target: digit", str(head)))
+    result = nnjit("summary", tmp_path / "tiny.yaml")
+    assert result.stdout.splitlines()[1].split() == ["input", "3"]
+
+
+@pytest.mark.parametrize("count, words", [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345_678, "12.3 MB")])
+def test_bytes_in_words(count: int, words: str) -> None:
+    assert in_bytes(count) == words
+
+
+def test_info_as_lines_and_as_json() -> None:
+    lines, facts = nnjit("info"), json.loads(nnjit("info", "--json").stdout)
+    assert lines.exit_code == 0
+    assert [line[:18].strip().replace(" ", "_") for line in lines.stdout.splitlines()] == [*facts]
+    assert facts["nnjit"] == package.__version__
+    assert facts["lanes"] == {"float32": 16, "float64": 8}
+    assert facts["threads"] <= facts["cores"]
+    assert facts["threading_layer"] in ("omp", "tbb", "workqueue")
+    assert Path(facts["cache"]).is_dir()
+
+
+def test_info_warns_of_slow_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.np.ufunc.parallel._threading_layer", "workqueue")
+    assert nnjit("info").stderr == (
+        "warning: only Numba's threading layer 'workqueue' is there, which takes 0.1 ms to start each parallel step; "
+        "install OpenMP (on Debian: libgomp1) or the package tbb\n"
+    )
+
+
+def test_schema_is_json() -> None:
+    result = nnjit("schema")
+    assert result.exit_code == 0
+    assert set(json.loads(result.stdout)["properties"]) == {"data", "model", "loss", "optimizer", "train", "seed"}
+
+
+def test_warmup_of_a_config(config: str) -> None:
+    nnjit("warmup", config)
+    again = nnjit("warmup", config)
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert again.stdout.startswith("tiny.yaml: 0 kernels compiled in ")
+
+
+def test_the_networks_of_warmup_hold_every_layer_and_loss() -> None:
+    configs = [config for _, config, _ in examples()]
+    assert {layer.kind() for config in configs for layer in config.model} == set(Layer.kinds())
+    assert {config.loss.kind() for config in configs} == set(Loss.kinds())
