@@ -1,0 +1,207 @@
+"""Whole networks: a worked example with published numbers, the messages about shapes, fusing, sharing of memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from battery import BoundLoss, Stack, by_reference, errors, layers_of, loss_of
+from numpy.testing import assert_allclose
+
+from nnjit.kernels.program import Program
+from nnjit.layers import Layer
+from nnjit.layers.base import LayerShapeError, layer_shapes
+from nnjit.network import Network
+
+# The worked example
+
+TWO_LAYERS = layers_of({"dense": 2}, "sigmoid", {"dense": 2}, "sigmoid")
+START = {
+    "layers.0.weight": np.array([[0.15, 0.20], [0.25, 0.30]]),
+    "layers.0.bias": np.array([0.35, 0.35]),
+    "layers.2.weight": np.array([[0.40, 0.45], [0.50, 0.55]]),
+    "layers.2.bias": np.array([0.60, 0.60]),
+}
+
+
+class WorkedExample:
+    """Mazur 2015, A Step by Step Backpropagation Example, through the kernels in float64."""
+
+    def __init__(self) -> None:
+        self.network = Network(TWO_LAYERS, (2,), np.float64, seed=0)
+        self.network.layout.pack(START, self.network.weights)
+        self.bound = self.network.bind(1)
+        self.loss = BoundLoss(loss_of("half_squared_error"), (2,), np.float64, 1)
+        self.bound.x.write(np.array([[0.05, 0.10]]))
+        self._forward, self._backward = Program(self.bound.forward), Program(self.bound.backward)
+
+    def run(self) -> float:
+        """Forward and backward; the cost."""
+        self._forward.run()
+        costs, dout = self.loss.run(self.bound.out.read(1), np.array([[0.01, 0.99]]))
+        assert self.bound.dout is not None
+        self.bound.dout.write(dout)
+        self._backward.run()
+        return float(costs[0])
+
+    def step(self) -> None:
+        """A step of 0.5 on the weights alone, as the publication takes it."""
+        decayed = self.network.layout.decayed
+        assert self.bound.gradients is not None
+        self.network.weights[:decayed] -= 0.5 * self.bound.gradients[:decayed]
+
+
+def assert_digits(actual: Any, published: Any) -> None:
+    """The nine decimals that are printed agree."""
+    assert_allclose(actual, published, rtol=0, atol=0.5e-9)
+
+
+def test_the_worked_example_has_the_published_digits() -> None:
+    example = WorkedExample()
+    cost = example.run()
+    hidden, output = (site.out.read(1) for site in example.bound.sites)
+    assert_digits(hidden, [[0.593269992, 0.596884378]])
+    assert_digits(output, [[0.751365070, 0.772928465]])
+    assert_digits(cost, 0.298371109)
+    gradients = example.bound.named_gradients()
+    assert_digits(gradients["layers.2.bias"], [0.138498562, -0.038098237])
+    assert_digits(gradients["layers.2.weight"], [[0.082167041, 0.082667628], [-0.022602540, -0.022740242]])
+    assert_digits(gradients["layers.0.weight"], [[0.000438568, 0.000877135], [0.000497713, 0.000995425]])
+
+
+def test_the_worked_example_learns_as_published() -> None:
+    example = WorkedExample()
+    example.run()
+    costs = []
+    for _ in range(10_000):
+        example.step()
+        costs.append(example.run())
+    # After one step the publication prints 0.291027924, which the gradients that it prints do not give.
+    assert_digits(costs[0], 0.291027774)
+    # The printed 0.0000351085 is the cost that step 10,000 starts from.
+    assert_allclose(costs[-2], 0.0000351085, rtol=0, atol=0.5e-10)
+    assert_allclose(costs[-1], 0.0000351019, rtol=0, atol=0.5e-10)
+
+
+# Shapes
+
+
+def test_shapes_of_three_valid_convolutions() -> None:
+    layers = layers_of(*({"conv2d": {"filters": f, "kernel": k}} for f, k in ((64, 9), (32, 1), (1, 5))))
+    assert layer_shapes(layers, (1, 33, 33)) == [(1, 33, 33), (64, 25, 25), (32, 25, 25), (1, 21, 21)]
+
+
+@pytest.mark.parametrize(
+    ("specs", "shape", "position", "message"),
+    [
+        (
+            ["relu", {"dense": 3}],
+            (1, 8, 8),
+            1,
+            "expected an input of shape (D,), got (1, 8, 8); add `- flatten` before it",
+        ),
+        (
+            ["softmax"],
+            (1, 8, 8),
+            0,
+            "expected an input of shape (F,), got (1, 8, 8); add `- flatten` before it",
+        ),
+        (
+            ["flatten", {"conv2d": {"filters": 1, "kernel": 3}}],
+            (1, 8, 8),
+            1,
+            "expected an image of shape (C, H, W), got (64,)",
+        ),
+        (
+            [{"dense": 4}, {"max_pool": 2}],
+            (5,),
+            1,
+            "expected an image of shape (C, H, W), got (4,)",
+        ),
+        (
+            [{"conv2d": {"filters": 1, "kernel": [3, 9]}}],
+            (1, 8, 8),
+            0,
+            "a kernel of 3x9 does not fit an image of shape (1, 8, 8) with padding 'valid'; "
+            "use a smaller kernel or more padding",
+        ),
+        (
+            [{"max_pool": 2}, {"max_pool": 2}, {"max_pool": 2}, {"average_pool": [2, 1]}],
+            (3, 8, 8),
+            3,
+            "a window of 2x1 does not fit an image of shape (3, 1, 1); use a smaller window",
+        ),
+        (
+            [{"max_pool": {"window": 3, "padding": 2}}],
+            (1, 8, 8),
+            0,
+            "padding (2, 2) is more than half the window (3, 3)",
+        ),
+    ],
+)
+def test_shapes_that_do_not_fit(specs: list[Any], shape: tuple[int, ...], position: int, message: str) -> None:
+    with pytest.raises(LayerShapeError) as caught:
+        Network(layers_of(*specs), shape, np.float32, seed=0)
+    assert (caught.value.position, str(caught.value)) == (position, message)
+
+
+# Binding
+
+
+def test_activations_join_the_layer_before_them_once() -> None:
+    layers = layers_of({"dense": 4}, "relu", "tanh", "flatten", "sigmoid", {"dense": 3}, "softmax")
+    stages = Network(layers, (5,), np.float32, seed=0).stages
+    assert [(stage.position, stage.layer.kind(), stage.activation) for stage in stages] == [
+        (0, "dense", "relu"),
+        (2, "tanh", ""),
+        (3, "flatten", ""),
+        (4, "sigmoid", ""),
+        (5, "dense", ""),
+        (6, "softmax", ""),
+    ]
+
+
+LENET = layers_of(
+    {"conv2d": {"filters": 6, "kernel": 5, "padding": "same"}},
+    "relu",
+    {"max_pool": 2},
+    {"conv2d": {"filters": 16, "kernel": 5}},
+    "relu",
+    {"max_pool": 2},
+    "flatten",
+    {"dense": 20},
+    "tanh",
+    {"dense": 10},
+)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-4), (np.float64, 1e-11)])
+def test_a_convolutional_network_equals_the_reference(dtype: Any, tolerance: float) -> None:
+    stack = Stack(LENET, (1, 14, 14), dtype, batch_size=19)
+    x, dout = stack.random(19)
+    found = errors(stack.run(x, dout), by_reference(LENET, stack.parameters(), x, dout))
+    assert max(found.values()) < tolerance, found
+
+
+def test_without_training_there_is_no_backward_pass() -> None:
+    bound = Network(LENET, (1, 14, 14), np.float32, seed=0).bind(19, training=False)
+    assert bound.gradients is None and bound.dout is None and bound.dx is None
+    assert bound.backward == []
+
+
+def test_no_gradient_is_computed_before_the_first_parameter() -> None:
+    layers: list[Layer] = [*layers_of("tanh", {"max_pool": 2}), *LENET]
+    bound = Network(layers, (1, 28, 28), np.float32, seed=0).bind(2)
+    assert [site.dout is not None for site in bound.sites[:3]] == [False, False, True]
+    assert bound.sites[2].dx is None
+    asked = Network(layers, (1, 28, 28), np.float32, seed=0).bind(2, input_gradient=True)
+    assert asked.dx is not None and all(site.dx is not None for site in asked.sites)
+
+
+def test_everything_bound_reads_the_networks_weights_in_place() -> None:
+    stack = Stack(layers_of({"dense": 3}), (2,), np.float64, batch_size=2)
+    x, _ = stack.random(2)
+    before = stack.forward(x)
+    stack.network.weights *= 2
+    assert_allclose(stack.forward(x), 2 * before, rtol=1e-15)
