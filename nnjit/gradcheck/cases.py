@@ -90,16 +90,16 @@ def _applied(kind: str, samples: int) -> Case:
     """An activation as other layers apply it: after a convolution and a dense layer, before pooling and a dense
     layer."""
     described: list[Any] = [
-        {"type": "conv2d", "filters": 3, "kernel": 3, "padding": "same"},
+        {"type": "conv2d", "filters": 6, "kernel": 3, "padding": "same"},
         kind,
         {"type": "average_pool", "window": 2},
-        {"type": "conv2d", "filters": 2, "kernel": 2},
+        {"type": "conv2d", "filters": 5, "kernel": 2},
         kind,
         {"type": "max_pool", "window": 2},
         "flatten",
-        {"type": "dense", "units": 5},
+        {"type": "dense", "units": 17},
         kind,
-        {"type": "dense", "units": 3},
+        {"type": "dense", "units": 9},
         kind,
     ]
     kinds = Layer.kinds()

@@ -3,6 +3,7 @@ inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ class Tensor:
     """
 
     name: str
+    position: int
+    """The layer's place in the config."""
     shape: tuple[int, ...]
     memory: NDArray[Any]
     places: NDArray[np.int64]
@@ -61,6 +64,8 @@ class Probe:
         loss.bind(self._loss)
         self.forward_calls: list[Call] = [*self.bound.forward, *self._loss.calls]
         self.backward_calls: list[Call] = self.bound.backward
+        self.after_loss: list[Callable[[], None]] = []
+        self.after_backward: list[Callable[[], None]] = []
         self._first_calls = np.cumsum([0] + [len(site.forward) for site in self.bound.sites]).tolist()
         self._used = (np.arange(self.bound.blocks * lanes) < samples).reshape(-1, lanes)
         self._program: Program | None = None
@@ -79,9 +84,13 @@ class Probe:
 
     def backward(self) -> None:
         """Run everything, which fills all gradients."""
-        self.compile()
+        self.cost()
+        for spoil in self.after_loss:
+            spoil()
         assert self._program is not None
-        self._program.run()
+        self._program.run(len(self.forward_calls))
+        for spoil in self.after_backward:
+            spoil()
 
     def decisions(self, first: int = 0) -> list[NDArray[Any]]:
         """Which branch each entry of a piecewise function took in the last forward pass, in stages from `first` on."""
@@ -106,20 +115,23 @@ class Probe:
         layout, bound = self.network.layout, self.bound
         assert bound.gradients is not None
         for number, (stage, site) in enumerate(zip(self.network.stages, bound.sites, strict=True)):
-            found.append(self._input(f"layers.{stage.position}.input", site, number))
+            found.append(self._input(stage.position, site, number))
             for parameter in stage.layer.parameters(stage.shape):
                 name = f"layers.{stage.position}.{parameter.name}"
                 indices = layout.indices(name)
                 places = indices.reshape(-1)
                 weights = self.network.weights
-                found.append(Tensor(name, indices.shape, weights, places, bound.gradients, places, "", number))
+                found.append(
+                    Tensor(name, stage.position, indices.shape, weights, places, bound.gradients, places, "", number)
+                )
         return found
 
-    def _input(self, name: str, site: Site, stage: int) -> Tensor:
+    def _input(self, position: int, site: Site, stage: int) -> Tensor:
         assert site.dx is not None
         shape = (self.samples, *site.x.shape)
         return Tensor(
-            name,
+            f"layers.{position}.input",
+            position,
             shape,
             site.x.view.vectors.reshape(-1),
             site.x.places(self.samples),

@@ -1,0 +1,169 @@
+"""Planted faults: the proof that the checker can fail.
+
+Each fault spoils the backward pass of a probe in a way that people do when they write one by hand. The forward pass
+stays right, so the check must report the gradients that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnjit.gradcheck.cases import Case, cases
+from nnjit.gradcheck.check import Report, Settings, check
+from nnjit.gradcheck.probe import Probe
+from nnjit.kernels.contraction import contract_lanes, pack_rows
+from nnjit.kernels.pooling import Window
+from nnjit.kernels.program import Call
+from nnjit.kernels.sums import sum_rows
+from nnjit.layers import Layer
+from nnjit.losses import Loss
+
+
+def wrong_sign(probe: Probe) -> bool:
+    """The gradient of the first tensor with its sign turned."""
+    return _scaled_entries(probe, slice(None), -1.0)
+
+
+def one_percent(probe: Probe) -> bool:
+    """One entry of the first tensor's gradient, the largest, 1 % too large."""
+    return _scaled_entries(probe, None, 1.01)
+
+
+def missing_bias(probe: Probe) -> bool:
+    """No gradient for the bias."""
+    return _without(probe, sum_rows)
+
+
+def unrotated_kernel(probe: Probe) -> bool:
+    """A convolution's gradient to the input with the kernel as it stands instead of rotated by 180 degrees."""
+
+    def unrotate(call: Call) -> Call | None:
+        if call.kernel is not pack_rows:
+            return None
+        tile, rows, w, row_step, taps, packed = call.arguments
+        # Within a filter the taps run over the kernel; the reverse order is the rotation.
+        area = row_step
+        turned = taps - taps % area + (taps % area)[::-1] if len(taps) and area > 1 else taps
+        turned = np.ascontiguousarray(turned)
+        return (
+            None if np.array_equal(turned, taps) else call._replace(arguments=(tile, rows, w, row_step, turned, packed))
+        )
+
+    return _replaced(probe, unrotate)
+
+
+def shifted_border(probe: Probe) -> bool:
+    """A backward pass that reads or writes the input one position off."""
+
+    def shift(call: Call) -> Call | None:
+        if call.kernel is contract_lanes:
+            tile, extent, d, x, taps, dw = call.arguments
+            moved = d._replace(start=d.start + d.column)
+            return call._replace(arguments=(tile, extent._replace(columns=extent.columns - 1), moved, x, taps, dw))
+        for number, argument in enumerate(call.arguments):
+            if isinstance(argument, Window):
+                wrong = argument._replace(left=argument.left - 1)
+                spoilt = (*call.arguments[:number], wrong, *call.arguments[number + 1 :])
+                return call._replace(arguments=spoilt)
+        return None
+
+    return _replaced(probe, shift)
+
+
+def forgotten_mean(probe: Probe) -> bool:
+    """The gradient of the sum of the samples' costs instead of their mean."""
+    dout = probe.bound.dout
+    if probe.samples == 1 or dout is None:
+        return False
+
+    def scale() -> None:
+        dout.view.vectors[:] *= probe.samples
+
+    probe.after_loss.append(scale)
+    return True
+
+
+FAULTS: tuple[Callable[[Probe], bool], ...] = (
+    wrong_sign,
+    one_percent,
+    missing_bias,
+    unrotated_kernel,
+    shifted_border,
+    forgotten_mean,
+)
+"""Each spoils a probe that has not been compiled yet; False if it has no place in that network."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fault in one network, and what the checker said."""
+
+    kind: str
+    fault: str
+    """Empty for the network as it is."""
+    title: str
+    report: Report
+
+    @property
+    def expected(self) -> bool:
+        """Whether the checker passed what is right, or failed what is spoilt."""
+        return self.report.passed == (not self.fault)
+
+
+def self_test(dtype: Any, settings: Settings) -> Iterator[Trial]:
+    """Every kind of layer and loss, right and with each fault that has a place in one of its cases."""
+    families: list[Any] = [Layer, Loss]
+    for kind in (kind for family in families for kind in family.kinds()):
+        own = [case for case in cases(dtype) if kind in case.kinds]
+        yield Trial(kind, "", own[0].title, check(own[0].probe(dtype, settings.seed), settings))
+        for fault in FAULTS:
+            found = _spoilt(own, fault, dtype, settings.seed)
+            if found is not None:
+                case, probe = found
+                yield Trial(kind, fault.__name__, case.title, check(probe, settings))
+
+
+def _spoilt(own: list[Case], fault: Callable[[Probe], bool], dtype: Any, seed: int) -> tuple[Case, Probe] | None:
+    """The first case with several samples in which the fault has a place."""
+    for case in own:
+        probe = case.probe(dtype, seed)
+        if fault(probe):
+            return case, probe
+    return None
+
+
+def _scaled_entries(probe: Probe, entries: slice | None, factor: float) -> bool:
+    tensors = probe.tensors()
+    tensor = next((item for item in tensors if not item.name.endswith("input")), tensors[0])
+
+    def spoil() -> None:
+        places = tensor.gradient_places
+        if entries is None:
+            largest = int(np.argmax(np.abs(tensor.gradient[places])))
+            places = places[largest : largest + 1]
+        tensor.gradient[places] *= factor
+
+    probe.after_backward.append(spoil)
+    return True
+
+
+def _without(probe: Probe, kernel: Any) -> bool:
+    kept = [call for call in probe.backward_calls if call.kernel is not kernel]
+    changed = len(kept) < len(probe.backward_calls)
+    probe.backward_calls = kept
+    return changed
+
+
+def _replaced(probe: Probe, change: Callable[[Call], Call | None]) -> bool:
+    changed = False
+    calls = []
+    for call in probe.backward_calls:
+        other = change(call)
+        changed = changed or other is not None
+        calls.append(other or call)
+    probe.backward_calls = calls
+    return changed
