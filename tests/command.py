@@ -53,3 +53,8 @@ def process(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, check=False, env=environment(), timeout=120, **options
     )
+
+
+def without_compiling(text: str) -> str:
+    """Standard error without the lines that tell of compilation: only some orders of tests compile."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(("compiling ", "compiled ")))
