@@ -81,6 +81,12 @@ def test_any_program_that_reads_safetensors_reads_it(path: Path) -> None:
     assert json.loads(metadata["nnjit"])["progress"]["step"] == 131
 
 
+def test_equal_states_are_equal_files(path: Path) -> None:
+    for _ in range(5):
+        write_checkpoint(path.with_name("again"), example())
+        assert path.with_name("again").read_bytes() == path.read_bytes()
+
+
 def test_digest_tells_values_shapes_names_and_dtypes_apart() -> None:
     base = np.arange(6, dtype=np.float32)
     digests = [
