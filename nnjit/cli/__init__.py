@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -39,8 +40,8 @@ Exit codes:
   3    wrong data or checkpoint
   4    training diverged; the last good checkpoint is kept
   5    a check failed
-  130  interrupted (Ctrl-C), state saved
-  143  terminated (SIGTERM), state saved
+  130  interrupted (Ctrl-C); the state of a training run is saved
+  143  terminated (SIGTERM); likewise
 """
 
 
@@ -74,9 +75,12 @@ class Commands(click.Group):
             click.echo(str(error) if isinstance(error, InterruptedRun) else f"error: {error}", err=True)
             context.exit(error.exit_code)
         except BrokenPipeError:
-            # Whoever reads (head, say) has enough; a last flush at exit must not complain either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _give_up_output()  # whoever reads (head, say) has enough
             context.exit(0)
+        except (OSError, MemoryError) as error:
+            _give_up_output()
+            click.echo(f"error: {_refusal(error)}", err=True)
+            context.exit(1)
         except KeyboardInterrupt:
             context.exit(130)
         except (click.ClickException, click.exceptions.Exit):
@@ -85,6 +89,19 @@ class Commands(click.Group):
             traceback.print_exc()
             click.echo("error: a fault of nnjit; a report of it should hold these lines and `nnjit info`", err=True)
             context.exit(1)
+
+
+def _give_up_output() -> None:
+    """Let a last flush of standard output, at exit, go nowhere instead of failing again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refusal(error: OSError | MemoryError) -> str:
+    """What the system said."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error})" if str(error) else "not enough memory"
+    return f"{error.filename or 'standard output'}: {error.strerror}"
 
 
 @click.command(cls=Commands, name="nnjit", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})

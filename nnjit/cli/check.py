@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config")
-@overrides_option
+@overrides_option()
 def check(config: str, overrides: tuple[str, ...]) -> None:
     """Check a config and its data without training.
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     help="Which split.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
-@overrides_option
+@overrides_option("data.test.file=new.csv")
 @threads_option
 def evaluate(model: Path, split: SplitName, as_json: bool, overrides: tuple[str, ...]) -> None:
     """Print a trained network's loss and metric on a split of the data.
 
     MODEL is a checkpoint, or the folder of a run, whose best checkpoint is taken. The data files are those that the
-    network was trained with, unless others are set.
+    network was trained with, unless others are set; their paths then start from the working directory.
 
     \b
     Examples:

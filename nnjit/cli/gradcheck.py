@@ -49,7 +49,7 @@ class Entries(click.ParamType):  # type: ignore[type-arg]
 @click.option("--layers", metavar="K,...", help="Only these layers, counted from 0, or only these kinds.")
 @click.option("--self-test", is_flag=True, help="Plant faults in every kind of layer and loss; each must be caught.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object per network.")
-@overrides_option
+@overrides_option()
 @threads_option
 def gradcheck(
     config: str | None,

@@ -22,15 +22,15 @@ def threads_option(function: Function) -> Function:
     )(function)
 
 
-def overrides_option(function: Function) -> Function:
-    """Add --set KEY=VALUE, given to the function as `overrides`."""
+def overrides_option(example: str = "train.epochs=5") -> Callable[[Function], Function]:
+    """Add --set KEY=VALUE, given to the function as `overrides`; the help shows `example`."""
     return click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Override a key of the config, such as train.epochs=5; the last one wins.",
-    )(function)
+        help=f"Override a key of the config, such as {example}; the last one wins.",
+    )
 
 
 def _use_threads(context: click.Context, parameter: click.Parameter, threads: int | None) -> None:

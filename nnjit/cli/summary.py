@@ -14,7 +14,7 @@ HEADINGS = ("", "layer", "output", "parameters", "multiply-adds", "receptive fie
 
 @click.command()
 @click.argument("config")
-@overrides_option
+@overrides_option()
 def summary(config: str, overrides: tuple[str, ...]) -> None:
     """Print the layers with their shapes, parameters and costs.
 

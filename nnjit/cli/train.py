@@ -21,14 +21,15 @@ from nnjit.cli.options import overrides_option, threads_option
     help="Folder of the run; runs/<name of the config>, or -2, -3, ... after it, unless given.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or with the latest run of this config.")
-@overrides_option
+@overrides_option()
 @threads_option
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors and the result.")
 def train(config: str, out: Path | None, resume: bool, overrides: tuple[str, ...], quiet: bool) -> None:
     """Train a network.
 
-    CONFIG is a YAML file, or - for standard input. The run's folder gets the resolved config, metrics.jsonl with a line
-    per epoch, last.safetensors to go on from and best.safetensors to use; the path of the latter is printed.
+    CONFIG is a YAML file, or - for standard input; paths in it, and in --set, start from its folder. The run's folder
+    gets the resolved config, metrics.jsonl with a line per epoch, last.safetensors to go on from and best.safetensors
+    to use; the path of the latter is printed.
 
     Ctrl-C or SIGTERM saves after the running step. The same bits come out however often a run is stopped and resumed,
     and on any number of threads.

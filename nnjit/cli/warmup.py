@@ -9,7 +9,7 @@ from nnjit.cli.options import overrides_option, threads_option
 
 @click.command()
 @click.argument("configs", nargs=-1, metavar="[CONFIG]...")
-@overrides_option
+@overrides_option()
 @threads_option
 def warmup(configs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Compile kernels ahead of time.
@@ -30,4 +30,4 @@ def warmup(configs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
         start = time.perf_counter()
         with compiling(quiet=True) as kernels:
             warm_up(config, dataset)
-        click.echo(f"{name}: {sum(kernels.values())} kernels compiled in {time.perf_counter() - start:.1f} s")
+        click.echo(f"{name}: compiled {sum(kernels.values())}, {time.perf_counter() - start:.1f} s")
