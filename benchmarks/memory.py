@@ -1,0 +1,67 @@
+"""The peak memory of training a workload, each trainer in a process of its own: python memory.py nnjit|torch NAME."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numba
+from workloads import workload
+
+from nnjit.bench.memory import peak_memory_bytes
+from nnjit.bench.workload import bind_workload, measured_data
+from nnjit.trainer import build_network
+
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes of resident memory."""
+
+    loaded: int
+    """When everything is imported and the data are made."""
+    peak: int
+    """After STEPS steps of training."""
+
+    def __str__(self) -> str:
+        return f"{self.peak / 1e6:.0f} MB, {(self.peak - self.loaded) / 1e6:.0f} MB more than before training"
+
+
+def peak_memory_of(trainer: str, name: str, threads: int) -> PeakMemory:
+    """The peak of `trainer` (nnjit, torch) on the workload `name`, measured in a new process."""
+    words = [sys.executable, str(Path(__file__)), trainer, name, str(threads)]
+    printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return PeakMemory(**json.loads(printed))
+
+
+@click.command()
+@click.argument("trainer", type=click.Choice(["nnjit", "torch"]))
+@click.argument("name")
+@click.argument("threads", type=int)
+def main(trainer: str, name: str, threads: int) -> None:
+    """Print a PeakMemory as JSON."""
+    numba.set_num_threads(threads)
+    loaded = workload(name)
+    config, dataset = loaded.config, measured_data(loaded)
+    if trainer == "nnjit":
+        before = peak_memory_bytes()
+        run = bind_workload(config, dataset).run
+    else:
+        import torch
+        from torch_peer import TorchTraining
+
+        torch.set_num_threads(threads)
+        before = peak_memory_bytes()
+        run = TorchTraining(config, dataset, build_network(config, dataset.shape), "channels-last").run
+    for number in range(STEPS):
+        run(number)
+    print(json.dumps({"loaded": before, "peak": peak_memory_bytes()}))
+
+
+if __name__ == "__main__":
+    main()

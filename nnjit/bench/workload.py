@@ -1,0 +1,153 @@
+"""What is measured: a config's training step, on its data or, where they are absent, on made-up data of their shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnjit.config import Config, LoadedConfig
+from nnjit.data.dataset import Dataset, Split
+from nnjit.errors import ConfigError
+from nnjit.layers.base import Shape
+from nnjit.network import BoundNetwork, Network
+from nnjit.prepare import check_shapes, prepare
+from nnjit.steps import Scaling, TrainingStep
+from nnjit.trainer import metric_for
+
+BATCHES = 20
+"""Full batches that a measurement goes round in."""
+
+
+def absent_files(loaded: LoadedConfig) -> list[str]:
+    """The training files that the config names and that are not there."""
+    source = loaded.config.data.train
+    names = [getattr(source, field) for field in source.paths]
+    return [name for name in names if name not in (None, "-") and not (loaded.base / name).exists()]
+
+
+def measured_data(loaded: LoadedConfig) -> Dataset:
+    """BATCHES full batches of the config's training data, repeated where they are fewer, or of made-up data where a
+    file of theirs is absent.
+
+    Raises ConfigError when the data are absent and the config does not tell the shape of an input; what `prepare`
+    raises.
+    """
+    config, absent = loaded.config, absent_files(loaded)
+    if not absent:
+        # Any batch size will do, since rows are repeated, and only the training split is of use.
+        alone = config.data.model_copy(update={"validation": None, "test": None})
+        train = config.train.model_copy(update={"batch_size": 1})
+        dataset = prepare(dataclasses.replace(loaded, config=config.model_copy(update={"data": alone, "train": train})))
+    else:
+        if config.data.shape is None:
+            raise ConfigError(
+                f"{loaded.name}: data.shape: expected the shape of one input, since {absent[0]} is not there to tell; "
+                "--set data.shape=[1,28,28], say, measures with made-up data"
+            )
+        dataset = made_up(config, check_shapes(loaded), BATCHES * config.train.batch_size)
+    train_split = dataset.train
+    rows = np.resize(train_split.rows, BATCHES * config.train.batch_size)
+    return dataclasses.replace(
+        dataset, train=Split(train_split.inputs, train_split.targets, rows), validation=None, test=None
+    )
+
+
+def made_up(config: Config, shapes: Sequence[Shape], samples: int) -> Dataset:
+    """Normal random inputs, and random labels or targets from 0 to 1, for a network whose input and layer outputs have `shapes`."""
+    rng = np.random.default_rng(0)
+    output = shapes[-1]
+    inputs = rng.standard_normal((samples, *shapes[0]), np.float32)
+    classes, targets = None, rng.random((samples, *output), np.float32)
+    if config.labels:
+        count = max(output[0], 2)  # one output says yes or no
+        classes = [str(label) for label in range(count)]
+        targets = rng.integers(0, count, samples).astype(np.int32)
+    for array in (inputs, targets):
+        array.flags.writeable = False
+    split = Split(inputs, targets, np.arange(samples))
+    target_shape = () if config.labels else output
+    zero, one = np.zeros(1), np.ones(1)
+    return Dataset(split, None, None, shapes[0], target_shape, classes, zero, one, zero, one)
+
+
+class _WatchedNetwork(Network):
+    """A network that remembers what it was bound to last, whose sites tell which calls are whose."""
+
+    bound: BoundNetwork
+
+    def bind(self, batch_size: int, *, training: bool = True, input_gradient: bool = False) -> BoundNetwork:
+        self.bound = super().bind(batch_size, training=training, input_gradient=input_gradient)
+        return self.bound
+
+
+@dataclass
+class Workload:
+    """A training step that can be run again and again from the same start."""
+
+    config: Config
+    dataset: Dataset
+    network: Network
+    bound: BoundNetwork
+    step: TrainingStep
+    compile_seconds: float
+    """What binding took: compiling kernels, or loading them from the cache."""
+    initial: NDArray[Any]
+    """The flat vector of parameters that training starts from."""
+
+    def run(self, number: int) -> float:
+        """Train on batch `number` of an endless round; its mean loss."""
+        return self.step.run(number % BATCHES) / self.step.batch_size
+
+    def reset(self) -> None:
+        """Go back to the start of training."""
+        self.network.weights[:] = self.initial
+        for array in self.step.state.values():
+            array[:] = 0
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory of every array that the step works with, the data aside: parameters, gradients, optimizer's state,
+        activations, tables."""
+        split = self.step.feed.split
+        data = {id(_memory(array)) for array in (split.inputs, split.targets) if array is not None}
+        arrays = {id(memory): memory for call in self.step._program.calls for memory in _memories(call.arguments)}
+        return sum(memory.nbytes for name, memory in arrays.items() if name not in data)
+
+
+def bind_workload(config: Config, dataset: Dataset) -> Workload:
+    """The config's training step on a dataset, as `nnjit train` binds it."""
+    network = _WatchedNetwork(config.model, dataset.shape, np.dtype(config.train.precision), config.seed)
+    inputs, targets = Scaling(dataset.shift, dataset.factor), Scaling(dataset.target_shift, dataset.target_factor)
+    metric = metric_for(config, dataset.classes)
+    initial = network.weights.copy()
+    start = time.perf_counter()
+    step = TrainingStep(
+        network, config.train.batch_size, config.loss, metric, config.optimizer, dataset.train, inputs, targets
+    )
+    workload = Workload(config, dataset, network, network.bound, step, 0.0, initial)
+    workload.run(0)  # compiles what runs the calls
+    workload.compile_seconds = time.perf_counter() - start
+    workload.reset()
+    return workload
+
+
+def _memories(value: Any) -> Iterator[NDArray[Any]]:
+    """The memory of every array in nested tuples."""
+    if isinstance(value, np.ndarray):
+        yield _memory(value)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _memories(item)
+
+
+def _memory(array: NDArray[Any]) -> NDArray[Any]:
+    """The array that owns the memory of a view."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
