@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from nnjit.kernels import tuning
 from nnjit.kernels.compiler import JIT
+from nnjit.kernels.tiles import TileShape
+from nnjit.kernels.threads import get_threads, set_threads
 
 pytest.register_assert_rewrite("battery")
 
@@ -25,9 +27,21 @@ def silent_arithmetic() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def few_tiles() -> Iterator[None]:
+    """Tiles of four shapes alone, so that not every size compiles kernels of its own; they overlap at most sizes."""
+
+    def choose(rows: int, columns: int, taps: int, group_rows: int | None = None) -> TileShape:
+        return TileShape(min(rows, 2), 3 if columns >= 3 else 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "choose_tile", choose)
+        yield
+
+
 @pytest.fixture
 def restored_threads() -> Iterator[None]:
     """Numba's number of threads as it was, after a test that changes it."""
-    before = numba.get_num_threads()
+    before = get_threads()
     yield
-    numba.set_num_threads(before)
+    set_threads(before)

@@ -179,16 +179,8 @@ def test_info_as_lines_and_as_json() -> None:
     assert facts["nnjit"] == package.__version__
     assert facts["lanes"] == {"float32": 16, "float64": 8}
     assert facts["threads"] <= facts["cores"]
-    assert facts["threading_layer"] in ("omp", "tbb", "workqueue")
+    assert facts["threading_layer"] == "nnjit's own (no OpenMP or TBB needed)"
     assert Path(facts["cache"]).is_dir()
-
-
-def test_info_warns_of_slow_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("numba.np.ufunc.parallel._threading_layer", "workqueue")
-    assert nnjit("info").stderr == (
-        "warning: only Numba's threading layer 'workqueue' is there, which takes 0.1 ms to start each parallel step; "
-        "install OpenMP (on Debian: libgomp1) or the package tbb\n"
-    )
 
 
 def test_schema_is_json() -> None:

@@ -16,6 +16,7 @@ from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent
 from nnjit.kernels.program import Call, Program
+from nnjit.kernels.threads import set_threads
 
 
 @kernel
@@ -89,7 +90,7 @@ def note_thread(task, threads):
     ],
 )
 def test_large_calls_run_on_all_threads(work: int, threads: int, used: int, restored_threads: Any) -> None:
-    numba.set_num_threads(threads)
+    set_threads(threads)
     ran_on = np.zeros(8, np.int64)
     Program([Call(note_thread, 8, (ran_on,), work)]).run()
     assert ran_on.all()

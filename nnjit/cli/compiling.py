@@ -9,16 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from numba import get_num_threads
 from numba.core import event
-from numba.np.ufunc.parallel import threading_layer
 
 from nnjit.kernels.compiler import CACHE_FOLDER, CACHE_LASTS
-
-WORKQUEUE = (
-    "only Numba's threading layer 'workqueue' is there, which takes 0.1 ms to start each parallel step; "
-    "install OpenMP (on Debian: libgomp1) or the package tbb"
-)
 
 
 class _Compilations(event.Listener):
@@ -47,10 +40,7 @@ class _Compilations(event.Listener):
 
 @contextmanager
 def compiling(quiet: bool = False) -> Iterator[Counter[str]]:
-    """Say on standard error what is compiled while the block runs, if anything is; count it by kernel.
-
-    Warns where threads are slow to start.
-    """
+    """Say on standard error what is compiled while the block runs, if anything is; count it by kernel."""
     compilations = _Compilations(quiet)
     with event.install_listener("numba:compile", compilations):
         yield compilations.kernels
@@ -59,6 +49,3 @@ def compiling(quiet: bool = False) -> Iterator[Counter[str]]:
     if compilations.kernels:
         names = ", ".join(f"{name} ({n})" if n > 1 else name for name, n in sorted(compilations.kernels.items()))
         click.echo(f"compiled in {compilations.seconds:.1f} s: {names}", err=True)
-    get_num_threads()  # starts the threads, if nothing has yet
-    if threading_layer() == "workqueue":  # type: ignore[no-untyped-call]
-        click.echo(f"warning: {WORKQUEUE}", err=True)

@@ -29,24 +29,18 @@ def info(as_json: bool) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name.replace('_', ' '):<{width}}  {in_bytes(value) if name == 'cache_size' else _words(value)}")
-    if facts["threading_layer"] == "workqueue":
-        from nnjit.cli.compiling import WORKQUEUE
-
-        click.echo(f"warning: {WORKQUEUE}", err=True)
 
 
 def _facts() -> dict[str, Any]:
     """What decides how nnjit computes here."""
     import numpy as np
-    from numba import get_num_threads
     from numba.core.registry import cpu_target
-    from numba.np.ufunc.parallel import threading_layer
 
     from nnjit.kernels.compiler import CACHE_FOLDER, CACHE_LASTS, JIT
     from nnjit.kernels.simd import lanes
+    from nnjit.kernels.threads import get_threads
     from nnjit.kernels.tuning import vector_registers
 
-    threads = get_num_threads()  # starts the threads, after which the layer is known
     _, target, features = cpu_target.target_context.codegen().magic_tuple()[:3]
     enabled = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
     files = [path.stat().st_size for path in CACHE_FOLDER.rglob("*") if path.is_file()]
@@ -61,8 +55,8 @@ def _facts() -> dict[str, Any]:
         "lanes": {name: lanes(np.dtype(name)) for name in ("float32", "float64")},
         "vector_registers": vector_registers(),
         "cores": os.cpu_count(),
-        "threads": threads,
-        "threading_layer": threading_layer(),  # type: ignore[no-untyped-call]
+        "threads": get_threads(),
+        "threading_layer": "nnjit's own (no OpenMP or TBB needed)",
         "compiler": "on" if JIT else "off, by NUMBA_DISABLE_JIT",
         "cache": str(CACHE_FOLDER),
         "cache_lasts": CACHE_LASTS,

@@ -36,11 +36,8 @@ def overrides_option(example: str = "train.epochs=5") -> Callable[[Function], Fu
 def _use_threads(context: click.Context, parameter: click.Parameter, threads: int | None) -> None:
     if threads is None:
         return
-    import numba
+    from nnjit.kernels.threads import most_threads, set_threads
 
-    from nnjit.kernels.compiler import settings  # also chooses the threading layer, before threads start
-
-    most = settings.NUMBA_NUM_THREADS
-    if not 1 <= threads <= most:
-        raise click.BadParameter(f"expected 1 to {most}, the cores of this machine, got {threads}")
-    numba.set_num_threads(threads)
+    if not 1 <= threads <= most_threads():
+        raise click.BadParameter(f"expected 1 to {most_threads()}, the cores of this machine, got {threads}")
+    set_threads(threads)

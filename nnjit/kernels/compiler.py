@@ -1,4 +1,4 @@
-"""How kernels are compiled: the decorator, the cache folder, the threading layer.
+"""How kernels are compiled: the decorators and the cache folder.
 
 Numba's cache notices a change in a kernel's own file, not in functions it calls from other files. So nnjit gives Numba
 a folder whose name holds a digest of every kernel source and of the compiler's versions: a stale kernel is never
@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ JIT = not settings.DISABLE_JIT
 
 kernel = njit(cache=True, error_model="numpy")
 """Compile a kernel: cached, no fastmath (results must not depend on the CPU), no exceptions."""
+driver = njit(cache=True, error_model="numpy", nogil=True)
+"""Compile what runs kernels: likewise, and without holding the interpreter's lock."""
 
 
 def source_digest() -> str:
@@ -54,8 +58,32 @@ def _usable_cache_folder() -> tuple[Path, bool]:
         return Path(tempfile.mkdtemp(prefix="nnjit-cache-")), False
 
 
+@contextmanager
+def sole_writer() -> Iterator[None]:
+    """Let one process at a time compile into the cache folder.
+
+    Two that save a specialisation of one kernel at the same moment give both files the same name, and the cache then
+    answers for one with the other's code. Who waits finds the kernels compiled.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(CACHE_FOLDER / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def compiled(dispatcher: Any, kinds: tuple[Any, ...]) -> Any:
+    """The compilation of a kernel for arguments of Numba types `kinds`; from the cache, unless what stands there is for
+    other types."""
+    dispatcher.compile(kinds)
+    if kinds not in dispatcher.overloads:
+        dispatcher = njit(error_model="numpy")(dispatcher.py_func)
+        dispatcher.compile(kinds)
+    return dispatcher.overloads[kinds]
+
+
 CACHE_FOLDER, CACHE_LASTS = _usable_cache_folder()
 settings.CACHE_DIR = str(CACHE_FOLDER)
-if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
-    # A parallel region costs 1.4 us on omp and over 100 us on workqueue.
-    settings.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, njit, prange, typeof, types
+from numba import typeof, types
 from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from nnjit.kernels.compiler import JIT
+from nnjit.kernels.compiler import JIT, compiled, sole_writer
+from nnjit.kernels.threads import TEAM, run_calls
 
 PARALLEL_WORK = 600_000
 """Work below which a call runs on one thread: about 10 us. A region costs 1.4 us when the other threads are waiting for
@@ -52,20 +52,22 @@ class Program:
         self._library: Any = None
         addresses = [0] * len(self.calls)
         if JIT:
-            self._library, addresses = _link(self.calls)
+            with sole_writer():
+                self._library, addresses = _link(self.calls)
         rows = [
             (address, call.tasks, call.tasks > 1 and call.work >= PARALLEL_WORK)
             for address, call in zip(addresses, self.calls, strict=True)
         ]
         self._table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
-        self._threads = get_num_threads()
+        self._threads = TEAM.size
+        TEAM.gather()
 
     def run(self, first: int = 0, last: int | None = None) -> None:
-        """Run calls first .. last - 1, all by default, on as many threads as Numba was set to when they were linked."""
+        """Run calls first .. last - 1, all by default, on as many threads as were set when they were linked."""
         if last is None:
             last = len(self.calls)
         if JIT:
-            _run(self._table, first, last, self._threads > 1)
+            run_calls(TEAM.words, self._table, first, last, self._threads)
             return
         for call in self.calls[first:last]:
             for task in range(call.tasks):
@@ -103,8 +105,7 @@ def _link(calls: Sequence[Call]) -> tuple[Any, list[int]]:
     module = library.create_ir_module("program")
     for number, call in enumerate(calls):
         kinds = (types.intp, *(typeof(argument) for argument in call.arguments))
-        call.kernel.compile(kinds)
-        compiled = call.kernel.overloads[kinds]
+        code = compiled(call.kernel, kinds)
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), f"call_{number}")
         builder = ir.IRBuilder(function.append_basic_block())
         values = [function.args[0]]
@@ -112,7 +113,7 @@ def _link(calls: Sequence[Call]) -> tuple[Any, list[int]]:
             _constant(context, builder, value, kind) for value, kind in zip(call.arguments, kinds[1:], strict=True)
         ]
         target_type = context.call_conv.get_function_type(types.none, kinds)
-        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        address = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)
         target = builder.inttoptr(ir.Constant(ir.IntType(64), address), target_type.as_pointer())
         result, error = (cgutils.alloca_once(builder, argument.pointee) for argument in target_type.args[:2])
         builder.call(target, [result, error, *context.get_arg_packer(kinds).as_arguments(builder, values)])
@@ -120,29 +121,3 @@ def _link(calls: Sequence[Call]) -> tuple[Any, list[int]]:
     library.add_ir_module(module)
     library.finalize()
     return library, [library.get_pointer_to_function(f"call_{number}") for number in range(len(calls))]
-
-
-@intrinsic
-def _call(typing_context, address, task):
-    """Call the function at `address` with a task number."""
-
-    def generate(context, builder, signature, arguments):
-        function_type = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
-        builder.call(builder.inttoptr(arguments[0], function_type.as_pointer()), [arguments[1]])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@njit(parallel=True, cache=True, error_model="numpy")
-def _run(table, first, last, threads):
-    """Run the calls of `table` (calls, 3): address, tasks, whether it is worth a parallel region."""
-    for number in range(first, last):
-        address = table[number, 0]
-        tasks = table[number, 1]
-        if threads and table[number, 2]:
-            for task in prange(tasks):
-                _call(address, task)
-        else:
-            for task in range(tasks):
-                _call(address, task)
