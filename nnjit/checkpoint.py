@@ -45,6 +45,8 @@ class Progress:
     """The epoch of the best loss so far, 0 before there is one."""
     best_loss: float | None = None
     """That loss: on the validation split, or on the training split if there is none."""
+    learning_rates: list[list[float]] = field(default_factory=list)
+    """[completed steps, learning rate from there on] for the start and every change, oldest first."""
 
 
 @dataclass

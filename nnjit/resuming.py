@@ -1,4 +1,5 @@
-"""Going on with a run: the state that it stopped in, under a config that may change only what changes no step."""
+"""Going on with a run: the state that it stopped in, under a config that may change only what changes no step, and
+the size of the steps to come."""
 
 from __future__ import annotations
 
@@ -33,8 +34,9 @@ def read_state(run: RunFolder, loaded: LoadedConfig) -> Checkpoint:
 
 
 def _may_change(path: Path, config: Config) -> bool:
-    """Whether a run may go on with another value there: how long it trains, how often it saves, where its data lies."""
-    if path in (("train", "epochs"), ("train", "checkpoint_every")):
+    """Whether a run may go on with another value there: how long it trains, how often it saves, where its data lies,
+    and the learning rate, each of which the checkpoint records with the step that it came at."""
+    if path in (("train", "epochs"), ("train", "checkpoint_every"), ("optimizer", "learning_rate")):
         return True
     section, *rest = path
     if section != "data" or len(rest) != 2:

@@ -1,4 +1,4 @@
-"""A run's folder: config.yaml, metrics.jsonl, last.safetensors and best.safetensors."""
+"""A run's folder: config.yaml, metrics.jsonl, last.safetensors and best.safetensors; divergence.json if it diverged."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.last = path / "last.safetensors"
         self.best = path / "best.safetensors"
+        self.divergence = path / "divergence.json"
 
     @property
     def resume_command(self) -> str:

@@ -52,6 +52,12 @@ class Feed:
         self._position[0] = first
         self._position[1] = count
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(count,): the rows of the selected batch."""
+        first, count = self._position
+        return self.order[first : first + count]
+
     def inputs(self, scaling: Scaling, x: Buffer) -> Call:
         """The call that brings the batch's inputs to x."""
         return self._gather(self.split.inputs, scaling, x)
@@ -89,7 +95,7 @@ def _in_lines(buffer: Buffer) -> tuple[Extent, View]:
     return Extent(buffer.blocks, features // width, 1, width), buffer.view._replace(row=width, column=1)
 
 
-class _Scored:
+class Scored:
     """The part that training and evaluation share: a bound network, its loss and metric, and their sums.
 
     `totals` (4,) float64: sums over samples of the cost, of the metric's score, their number, and the last batch's
@@ -99,6 +105,7 @@ class _Scored:
     def __init__(
         self, bound: BoundNetwork, loss: Loss, metric: Metric, split: Split, inputs: Scaling, targets: Scaling
     ) -> None:
+        self.bound = bound
         self.feed = Feed(split)
         self.metric = metric
         self.totals = np.zeros(4)
@@ -125,7 +132,7 @@ class _Scored:
         return {"loss": float(cost / samples), self.metric.name: self.metric.value(float(score / samples))}
 
 
-class TrainingStep(_Scored):
+class TrainingStep(Scored):
     """One step of training as one program: batch, forward, loss, backward, update."""
 
     def __init__(
@@ -168,7 +175,7 @@ class TrainingStep(_Scored):
         return float(self.totals[3])
 
 
-class Evaluation(_Scored):
+class Evaluation(Scored):
     """The loss and metric of a network over a split, from the parameters as they are when it runs."""
 
     def __init__(
@@ -182,10 +189,16 @@ class Evaluation(_Scored):
     def run(self) -> dict[str, float]:
         """The mean loss and the metric."""
         self.totals[:] = 0
+        for _ in self.costs():
+            pass
+        return self.results()
+
+    def costs(self) -> Iterator[float]:
+        """Run batch by batch; the sum of each batch's costs."""
         for first in range(0, len(self.feed.order), self.batch_size):
             self.feed.select(first, min(self.batch_size, len(self.feed.order) - first))
             self._program.run()
-        return self.results()
+            yield float(self.totals[3])
 
 
 class Prediction:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nnjit.checkpoint import Checkpoint, Progress, digest, write_checkpoint
+from nnjit.checkpoint import Checkpoint, Progress, digest, read_checkpoint, write_checkpoint
 from nnjit.config import Config
 from nnjit.data.dataset import Dataset
-from nnjit.errors import DataError, DivergedError, InterruptedRun
+from nnjit.divergence import diagnose
+from nnjit.errors import DataError, InterruptedRun
 from nnjit.metrics import Accuracy, Metric, RootMeanSquaredError
 from nnjit.network import Network
 from nnjit.parameters import random_stream
@@ -64,6 +66,42 @@ def build_network(config: Config, input_shape: tuple[int, ...]) -> Network:
     return Network(config.model, input_shape, np.dtype(config.train.precision), config.seed)
 
 
+def training_step(network: Network, config: Config, dataset: Dataset) -> TrainingStep:
+    """The step that trains `network` on the training split."""
+    return TrainingStep(
+        network,
+        config.train.batch_size,
+        config.loss,
+        metric_for(config, dataset.classes),
+        config.optimizer,
+        dataset.train,
+        Scaling(dataset.shift, dataset.factor),
+        Scaling(dataset.target_shift, dataset.target_factor),
+    )
+
+
+def epoch_order(config: Config, rows: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+    """The rows of the training split in the order in which that epoch, counted from 0, visits them."""
+    if not config.train.shuffle:
+        return rows
+    return rows[random_stream(config.seed, 1, epoch).permutation(len(rows))]
+
+
+def check_same_data(checkpoint: Checkpoint, dataset: Dataset, purpose: str) -> None:
+    """Raise DataError unless `dataset` looks like what the run of `checkpoint` began with; without it, a run cannot
+    `purpose`."""
+    for what, before, now in (
+        ("number of samples", checkpoint.samples, len(dataset.train)),
+        ("input shape", checkpoint.input_shape, dataset.shape),
+        ("classes", checkpoint.classes, dataset.classes),
+    ):
+        if before != now:
+            raise DataError(
+                f"data.train: expected the {what} that the run began with, {before}, got {now}; "
+                f"a run can only {purpose} with its own data"
+            )
+
+
 class Trainer:
     """One run of a config on a dataset that `prepare` has checked against it.
 
@@ -75,18 +113,29 @@ class Trainer:
         self.dataset = dataset
         self.folder = folder
         self.network = build_network(config, dataset.shape)
-        inputs = Scaling(dataset.shift, dataset.factor)
-        targets = Scaling(dataset.target_shift, dataset.target_factor)
-        metric = metric_for(config, dataset.classes)
-        self.step = TrainingStep(
-            self.network, config.train.batch_size, config.loss, metric, config.optimizer, dataset.train, inputs, targets
-        )
+        self.step = training_step(self.network, config, dataset)
         self.validation = dataset.validation and Evaluation(
-            self.network, config.loss, metric, dataset.validation, inputs, targets
+            self.network,
+            config.loss,
+            self.step.metric,
+            dataset.validation,
+            Scaling(dataset.shift, dataset.factor),
+            Scaling(dataset.target_shift, dataset.target_factor),
         )
         self.progress = Progress()
         if resumed is not None:
+            check_same_data(resumed, dataset, "go on")
             self._restore(resumed)
+        self.use_learning_rate(config.optimizer.learning_rate)
+
+    def use_learning_rate(self, rate: float) -> None:
+        """Take steps of that size from the next one on."""
+        self.step.rate[0] = rate
+        begun = self.progress.step
+        rates = [change for change in self.progress.learning_rates if change[0] < begun]
+        if not rates or rates[-1][1] != rate:
+            rates.append([begun, rate])
+        self.progress.learning_rates = rates
 
     @property
     def finished(self) -> bool:
@@ -117,24 +166,28 @@ class Trainer:
         for batch in range(progress.batch, batches):
             cost = step.run(batch)
             if not math.isfinite(cost):
-                raise self._diverged(cost)
+                raise diagnose(self, f"the loss became {cost}", progress.step + 1, stop)
             progress.batch = batch + 1
             progress.step += 1
             on_batch(batch + 1)
             if stop.signal is not None or (every is not None and progress.step % every == 0 and batch + 1 < batches):
                 progress.totals = step.totals.tolist()
                 progress.seconds = before + time.perf_counter() - start
+                self._require_finite_state(stop)
                 self.save()
                 if stop.signal is not None:
                     raise self._interrupted(stop.signal)
         seconds = before + time.perf_counter() - start
-        return self._finish_epoch(seconds)
+        return self._finish_epoch(seconds, stop)
 
-    def _finish_epoch(self, seconds: float) -> EpochRecord:
+    def _finish_epoch(self, seconds: float, stop: StopRequest) -> EpochRecord:
         """Validate, write the record and the checkpoints, and turn to the next epoch."""
         progress = self.progress
+        self._require_finite_state(stop)
         train = self.step.results()
         validation = self.validation.run() if self.validation else {}
+        if validation and not math.isfinite(validation["loss"]):
+            raise diagnose(self, f"the validation loss became {validation['loss']}", progress.step, stop)
         progress.epoch += 1
         progress.batch, progress.seconds, progress.totals = 0, 0.0, [0.0] * 4
         loss = (validation or train)["loss"]
@@ -147,7 +200,7 @@ class Trainer:
             step=progress.step,
             train=train,
             validation=validation,
-            learning_rate=float(self.config.optimizer.learning_rate),
+            learning_rate=progress.learning_rates[-1][1],
             samples_per_second=len(self.dataset.train) / max(seconds, 1e-9),
             seconds=seconds,
             digest=digest(checkpoint.parameters),
@@ -159,10 +212,10 @@ class Trainer:
         write_checkpoint(self.folder.last, checkpoint)
         return record
 
-    def _order_samples(self, epoch: int) -> None:
-        rows = self.dataset.train.rows
-        if self.config.train.shuffle:
-            self.step.feed.order[:] = rows[random_stream(self.config.seed, 1, epoch).permutation(len(rows))]
+    def _require_finite_state(self, stop: StopRequest) -> None:
+        """Raise DivergedError instead of letting a checkpoint hold what no run can go on from."""
+        if not all(np.isfinite(array).all() for array in (self.network.weights, *self.step.state.values())):
+            raise diagnose(self, "a parameter became infinite or NaN", self.progress.step, stop)
 
     def checkpoint(self) -> Checkpoint:
         """The state of the run as it is."""
@@ -187,31 +240,29 @@ class Trainer:
         """Write last.safetensors."""
         write_checkpoint(self.folder.last, self.checkpoint())
 
+    def go_back(self) -> None:
+        """Take up the state in the last checkpoint, at the learning rate of now."""
+        self._restore(read_checkpoint(self.folder.last))
+        self._order_samples(self.progress.epoch)
+
+    def repeat(self, until: int) -> Iterator[float]:
+        """Take the steps up to step `until` of the running epoch, recording nothing; the sum of each one's costs."""
+        progress = self.progress
+        while progress.step < until:
+            cost = self.step.run(progress.batch)
+            progress.batch += 1
+            progress.step += 1
+            yield cost
+
+    def _order_samples(self, epoch: int) -> None:
+        self.step.feed.order[:] = epoch_order(self.config, self.dataset.train.rows, epoch)
+
     def _restore(self, checkpoint: Checkpoint) -> None:
-        dataset = self.dataset
-        for what, before, now in (
-            ("number of samples", checkpoint.samples, len(dataset.train)),
-            ("input shape", checkpoint.input_shape, dataset.shape),
-            ("classes", checkpoint.classes, dataset.classes),
-        ):
-            if before != now:
-                raise DataError(
-                    f"data.train: expected the {what} that the run began with, {before}, got {now}; "
-                    "a run can only go on with its own data"
-                )
         layout = self.network.layout
         layout.pack(checkpoint.parameters, self.network.weights)
         for name, flat in self.step.state.items():
             layout.pack(checkpoint.optimizer[name], flat)
         self.progress = checkpoint.progress
-
-    def _diverged(self, cost: float) -> DivergedError:
-        progress = self.progress
-        return DivergedError(
-            f"the loss became {cost} at step {progress.step + 1} (epoch {progress.epoch + 1}, "
-            f"batch {progress.batch + 1}) with learning rate {self.config.optimizer.learning_rate}; "
-            f"{self.folder.last} is the last good checkpoint; try a smaller optimizer.learning_rate"
-        )
 
     def _interrupted(self, number: int) -> InterruptedRun:
         progress = self.progress

@@ -34,9 +34,9 @@ LEVELS = [
     ["data"],
     ["network", "checkpoint"],
     ["steps", "run_folder", "prepare", "summary"],
-    ["gradcheck", "trainer"],
-    ["trained", "warmup"],
-    ["resuming"],
+    ["divergence", "gradcheck", "trainer"],
+    ["doctor", "trained", "warmup"],
+    ["reproduce", "resuming"],
     ["cli"],
     ["__main__"],
 ]

@@ -187,14 +187,14 @@ def test_no_run_to_resume(arguments: list[str]) -> None:
 def test_a_run_goes_on_with_its_own_config_alone() -> None:
     train(epochs=1)
     result = nnjit(
-        "train", "tiny.yaml", "--resume", "--set", "model.0.units=13", "--set", "optimizer.learning_rate=0.2",
+        "train", "tiny.yaml", "--resume", "--set", "model.0.units=13", "--set", "optimizer.momentum=0.8",
         "--set", "data.validation=null", "--set", "train.epochs=9",
     )  # fmt: skip
     assert (result.exit_code, result.stdout) == (2, "")
     lines = result.stderr.splitlines()
     assert lines[0] == "error: runs/tiny: a run goes on with its own config, but these keys differ:"
     assert "  model[0].units: 12 in the run, 13 now" in lines
-    assert "  optimizer.learning_rate: 0.1 in the run, 0.2 now" in lines
+    assert "  optimizer.momentum: 0.9 in the run, 0.8 now" in lines
     assert "  data.validation.format: 'csv' in the run, nothing now" in lines
     assert not any("epochs" in line for line in lines)
     assert lines[-1] == "set them back, or begin a new run without --resume"

@@ -31,6 +31,9 @@ def train(config: str, out: Path | None, resume: bool, overrides: tuple[str, ...
     gets the resolved config, metrics.jsonl with a line per epoch, last.safetensors to go on from and best.safetensors
     to use; the path of the latter is printed.
 
+    --resume takes the run's own config; only train.epochs, train.checkpoint_every, optimizer.learning_rate and the
+    paths of the data may differ.
+
     Ctrl-C or SIGTERM saves after the running step. The same bits come out however often a run is stopped and resumed,
     and on any number of threads.
 
