@@ -34,9 +34,9 @@ LEVELS = [
     ["data"],
     ["network", "checkpoint"],
     ["steps", "run_folder", "prepare", "summary"],
-    ["divergence", "gradcheck", "trainer"],
-    ["doctor", "trained", "warmup"],
-    ["reproduce", "resuming"],
+    ["gradcheck", "trainer"],
+    ["trained", "warmup", "bench"],
+    ["resuming"],
     ["cli"],
     ["__main__"],
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,7 @@ from numpy.testing import assert_array_equal
 
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
-from nnjit.kernels import tuning
 from nnjit.kernels.program import Program
-from nnjit.kernels.tiles import TileShape
 from nnjit.layers import Layer
 from nnjit.layers.base import LayerShapeError
 from nnjit.layers.conv2d import Conv2d
@@ -28,16 +25,7 @@ SIZES = st.sampled_from([1, 2, 3, 5, 7, 8, 11])
 SMALL = st.integers(1, 4)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_tiles() -> Iterator[None]:
-    """Tiles of four shapes alone, so that no drawn size compiles a kernel of its own; they overlap at most sizes."""
-
-    def choose(rows: int, columns: int, taps: int, group_rows: int | None = None) -> TileShape:
-        return TileShape(min(rows, 2), 3 if columns >= 3 else 1)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "choose_tile", choose)
-        yield
+pytestmark = pytest.mark.usefixtures("few_tiles")
 
 
 def assert_equals_reference(layers: list[Layer], shape: tuple[int, ...], samples: int) -> None:

@@ -154,8 +154,8 @@ def add_up(task, costs, scores, count, totals):
     score = 0.0
     for block in range(costs.shape[0]):
         for lane in range(costs.shape[1]):
-            cost += costs[block, lane]
-            score += scores[block, lane]
+            cost += float(costs[block, lane])
+            score += float(scores[block, lane])
     totals[0] += cost
     totals[1] += score
     totals[2] += count[0]
