@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nnjit.component import Component
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 class Initializer(Component):
     """A rule for the first values of a parameter."""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The only shape that the rule has values for; None for any."""
+        return None
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> NDArray[np.float64]:
@@ -104,3 +109,43 @@ class Constant(Initializer):
         import numpy as np
 
         return np.full(shape, self.value)
+
+
+class Values(Initializer):
+    """The values themselves."""
+
+    type: Literal["values"] = "values"
+    shorthand = "values"
+
+    values: list[Any]
+    """Numbers in lists that are nested as the parameter's shape says: [[0.15, 0.20], [0.25, 0.30]] for (2, 2)."""
+
+    @field_validator("values")
+    @classmethod
+    def _nested_evenly(cls, values: list[Any]) -> list[Any]:
+        _shape_of(values)
+        return values
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _shape_of(self.values)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> NDArray[np.float64]:
+        import numpy as np
+
+        return np.array(self.values, np.float64).reshape(shape)
+
+
+def _shape_of(values: Any) -> tuple[int, ...]:
+    """The shape of nested lists of numbers. Raises ValueError if there is none."""
+    if isinstance(values, list):
+        if not values:
+            raise ValueError("expected numbers, got an empty list")
+        shapes = {_shape_of(value) for value in values}
+        if len(shapes) != 1:
+            found = " and ".join(map(str, sorted(shapes)))
+            raise ValueError(f"expected lists of equal lengths, got entries of shapes {found} in one list")
+        return (len(values), *shapes.pop())
+    if isinstance(values, bool) or not isinstance(values, int | float) or not math.isfinite(values):
+        raise ValueError(f"expected numbers, got {values!r}")
+    return ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nnjit.component import Component
+from nnjit.equations import INDICES, Equation, Equations, over
 from nnjit.layers.base import Shape, ShapeError
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ class Loss(Component):
         """What predictions show for `outputs` (N, ...): as they are, or the probabilities that they stand for."""
         return outputs
 
+    def equations(self, shape: Shape) -> Equations | None:
+        """The cost of one output of `shape` and its gradient, as `nnjit explain` shows them; None if nobody has
+        written them."""
+        return None
+
     @abstractmethod
     def bind(self, site: LossSite) -> None:
         """Record the calls that write the costs and `dout`, the gradient of their mean."""
@@ -72,6 +79,13 @@ class HalfSquaredError(_SquaredError):
 
     type: Literal["half_squared_error"] = "half_squared_error"
 
+    def equations(self, shape: Shape) -> Equations:
+        entry = f"[{INDICES[len(shape)]}]"
+        return Equations(
+            (Equation(f"C = sum((out{entry} - target{entry}) ** 2, {over(shape)}) / 2"),),
+            (Equation(f"dout{entry} = out{entry} - target{entry}"),),
+        )
+
     def bind(self, site: LossSite) -> None:
         self._bind(site, 1.0)
 
@@ -80,6 +94,13 @@ class MeanSquaredError(_SquaredError):
     """C = mean over f of (out[f] - target[f])**2; class labels count as one-hot vectors."""
 
     type: Literal["mean_squared_error"] = "mean_squared_error"
+
+    def equations(self, shape: Shape) -> Equations:
+        entry, count = f"[{INDICES[len(shape)]}]", math.prod(shape)
+        return Equations(
+            (Equation(f"C = sum((out{entry} - target{entry}) ** 2, {over(shape)}) / {count}"),),
+            (Equation(f"dout{entry} = 2 * (out{entry} - target{entry}) / {count}"),),
+        )
 
     def bind(self, site: LossSite) -> None:
         extent = site.out.extent
@@ -102,6 +123,20 @@ class SoftmaxCrossEntropy(Loss):
         exponentials = np.exp(outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True))
         shares: NDArray[Any] = exponentials / exponentials.sum(axis=1, keepdims=True)
         return shares.astype(outputs.dtype)
+
+    def equations(self, shape: Shape) -> Equations:
+        (classes,) = shape
+        return Equations(
+            (
+                Equation(
+                    f"s[f] = exp(out[f]) / sum(exp(out[g]), g={classes})",
+                    "Softmax makes shares of the scores; the target is 1 for the class and 0 for the others.",
+                    shape,
+                ),
+                Equation(f"C = -sum(target[f] * log(s[f]), f={classes})"),
+            ),
+            (Equation("dout[f] = s[f] - target[f]", "Softmax and logarithm together leave a plain difference."),),
+        )
 
     def bind(self, site: LossSite) -> None:
         from nnjit.kernels.losses import softmax_cross_entropy
@@ -128,6 +163,17 @@ class BinaryCrossEntropy(Loss):
         small = np.exp(-np.abs(outputs.astype(np.float64)))
         probabilities: NDArray[Any] = np.where(outputs < 0, small, 1.0) / (1.0 + small)
         return probabilities.astype(outputs.dtype)
+
+    def equations(self, shape: Shape) -> Equations:
+        entry = f"[{INDICES[len(shape)]}]"
+        t, s = f"target{entry}", f"s{entry}"
+        return Equations(
+            (
+                Equation(f"{s} = 1 / (1 + exp(-out{entry}))", "The sigmoid makes probabilities of the scores.", shape),
+                Equation(f"C = -sum({t} * log({s}) + (1 - {t}) * log(1 - {s}), {over(shape)})"),
+            ),
+            (Equation(f"dout{entry} = {s} - {t}", "Sigmoid and logarithm together leave a plain difference."),),
+        )
 
     def bind(self, site: LossSite) -> None:
         from nnjit.kernels.losses import binary_cross_entropy

@@ -15,7 +15,7 @@ from nnjit.kernels.program import Call
 from nnjit.kernels.simd import lanes
 from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
-from nnjit.site import Site, apply_call
+from nnjit.site import Site, Workspace, apply_call
 
 
 @dataclass
@@ -36,10 +36,13 @@ class Network:
     """Layers, the shapes between them, and their parameters as one flat vector.
 
     `weights` is that vector, in the layout `layout`; everything that is bound reads it in place.
-    Raises LayerShapeError when a layer does not fit the one before it.
+    Unless it is `fused`, every layer is a stage of its own, so that a bound network holds every layer's output and its
+    gradient. Raises LayerShapeError when a layer does not fit the one before it.
     """
 
-    def __init__(self, layers: Sequence[Layer], input_shape: Shape, dtype: Any, seed: int) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], input_shape: Shape, dtype: Any, seed: int, *, fused: bool = True
+    ) -> None:
         self.layers = tuple(layers)
         self.shapes = layer_shapes(layers, input_shape)
         self.dtype = dtype
@@ -50,7 +53,7 @@ class Network:
         ]
         self.layout = Layout(parameters, dtype)
         self.weights = self.layout.draw(seed)
-        self.stages = self._fuse()
+        self.stages = self._fuse() if fused else self._each_alone()
 
     @property
     def output_shape(self) -> Shape:
@@ -68,6 +71,10 @@ class Network:
                 shape, out_shape = self.shapes[position], self.shapes[position + 1]
                 stages.append(Stage(position, layer, shape, out_shape))
         return stages
+
+    def _each_alone(self) -> list[Stage]:
+        shapes = zip(self.shapes, self.shapes[1:], strict=False)
+        return [Stage(k, layer, *ends) for k, (layer, ends) in enumerate(zip(self.layers, shapes, strict=True))]
 
     def bind(self, batch_size: int, *, training: bool = True, input_gradient: bool = False) -> BoundNetwork:
         """Buffers and calls for batches of up to `batch_size` samples.
@@ -88,6 +95,7 @@ class BoundNetwork:
         self.network = network
         self.batch_size = batch_size
         self.blocks = -(-batch_size // lanes(network.dtype))
+        self.workspace = Workspace(network.dtype)
         self.gradients = network.layout.zeros() if training else None
         stages = network.stages
         borders = [stage.layer.input_border(stage.shape) for stage in stages]
@@ -156,6 +164,7 @@ class BoundNetwork:
             dx=gradients[number],
             dout=gradients[number + 1],
             batch_size=self.batch_size,
+            workspace=self.workspace,
             parameters={short: stored(self.network.weights, name) for short, name in names.items()},
             gradients={}
             if self.gradients is None

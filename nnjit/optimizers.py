@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from nnjit.component import Component
+from nnjit.equations import Equation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +44,11 @@ class Optimizer(Component):
         """Names of the arrays that the rule keeps from step to step."""
         return ()
 
+    def equations(self, decays: bool) -> tuple[Equation, ...]:
+        """The first step: `new` from a parameter `w` and its gradient `dw`, and whether weight decay applies to it; as
+        `nnjit explain` shows it, empty if nobody has written it."""
+        return ()
+
     @abstractmethod
     def bind(self, site: OptimizerSite) -> Call:
         """The call that makes one step."""
@@ -74,6 +80,16 @@ class Sgd(Optimizer):
     @property
     def state(self) -> tuple[str, ...]:
         return ("velocity",) if self.momentum else ()
+
+    def equations(self, decays: bool) -> tuple[Equation, ...]:
+        gradient = f"dw + {self.weight_decay} * w" if decays and self.weight_decay else "dw"
+        if not self.momentum:
+            return (Equation(f"new = w - {self.learning_rate} * ({gradient})"),)
+        step = f"({gradient} + {self.momentum} * v)" if self.nesterov else "v"
+        return (
+            Equation(f"v = {self.momentum} * 0 + {gradient}", "The velocity starts at 0."),
+            Equation(f"new = w - {self.learning_rate} * {step}"),
+        )
 
     def bind(self, site: OptimizerSite) -> Call:
         import numpy as np

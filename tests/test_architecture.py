@@ -24,7 +24,7 @@ PACKAGE = Path(nnjit.__file__).parent
 
 # Imports point from a later part to an earlier one, or stay on one line.
 LEVELS = [
-    ["errors", "kernels"],
+    ["equations", "errors", "kernels"],
     ["component", "reference", "stopping"],
     ["initializers"],
     ["layers", "buffers", "parameters", "site"],  # a layer is bound to buffers through its site
@@ -35,7 +35,7 @@ LEVELS = [
     ["network", "checkpoint"],
     ["steps", "run_folder", "prepare", "summary"],
     ["gradcheck", "trainer"],
-    ["trained", "warmup", "bench"],
+    ["explain", "trained", "warmup", "bench"],
     ["resuming"],
     ["cli"],
     ["__main__"],

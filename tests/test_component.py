@@ -113,7 +113,8 @@ def test_a_family_without_kinds_has_a_schema() -> None:
 @pytest.mark.parametrize(("family", "kind"), KINDS)
 def test_every_kind_in_every_spelling(family: type[Component], kind: str) -> None:
     child = family.kinds()[kind]
-    required = {name: 2 for name, field in child.model_fields.items() if field.is_required()}
+    fields = child.model_fields.items()
+    required = {name: [2] if name == "values" else 2 for name, field in fields if field.is_required()}
     adapter = TypeAdapter(Annotated[family, "mentioned"])
     meant = child.model_validate(required)
     assert adapter.validate_python({kind: required}) == meant
@@ -121,5 +122,6 @@ def test_every_kind_in_every_spelling(family: type[Component], kind: str) -> Non
     if not required:
         assert adapter.validate_python(kind) == meant
     if child.shorthand:
-        assert adapter.validate_python({kind: 2}) == child.model_validate({**required, child.shorthand: 2})
+        main = required.get(child.shorthand, 2)
+        assert adapter.validate_python({kind: main}) == child.model_validate({**required, child.shorthand: main})
     assert adapter.validate_python(adapter.dump_python(meant, mode="json")) == meant

@@ -45,7 +45,30 @@ def test_moments(spec: Any, mean: float, variance: float, limit: float) -> None:
 
 
 def test_every_rule_is_tested() -> None:
-    assert {initializer(spec).kind() for spec, *_ in RULES} == Initializer.kinds().keys()
+    assert {*(initializer(spec).kind() for spec, *_ in RULES), "values"} == Initializer.kinds().keys()
+
+
+def test_values_are_the_values_themselves() -> None:
+    given = initializer({"values": [[0.15, 2, -1.0], [0.25, 0.3, 0.0]]})
+    assert given.shape == (2, 3)
+    assert given.draw(np.random.default_rng(1), (2, 3), 3, 2).tolist() == [[0.15, 2.0, -1.0], [0.25, 0.3, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], "expected lists of equal lengths, got entries of shapes (1,) and (2,) in one list"),
+        ([1.0, [2.0]], "expected lists of equal lengths, got entries of shapes () and (1,) in one list"),
+        ([[]], "expected numbers, got an empty list"),
+        ([1.0, "two"], "expected numbers, got 'two'"),
+        ([True], "expected numbers, got True"),
+        ([math.nan], "expected numbers, got nan"),
+    ],
+)
+def test_values_that_are_no_array_are_refused(values: list[Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        initializer({"values": values})
+    assert caught.value.errors()[0]["msg"] == f"Value error, {message}"
 
 
 def test_the_generator_fixes_every_bit() -> None:

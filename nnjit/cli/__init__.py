@@ -26,6 +26,7 @@ COMMANDS = {
     "check": "Check a config and its data without training.",
     "summary": "Print the layers with their shapes, parameters and costs.",
     "gradcheck": "Check gradients against differences of the loss.",
+    "explain": "Write out a network's forward and backward pass.",
     "warmup": "Compile kernels ahead of time.",
     "info": "Print versions, CPU, threads and the kernel cache.",
     "schema": "Print the JSON Schema of config files, for editors.",

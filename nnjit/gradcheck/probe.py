@@ -44,8 +44,8 @@ class Tensor:
 class Probe:
     """A bound network, its batch and its loss.
 
-    inputs (N, *input_shape); targets (N,) integers or (N, *output_shape). `forward_calls` and `backward_calls` may be
-    replaced (to plant a fault) before the first use.
+    inputs (N, *input_shape); targets (N,) integers or (N, *output_shape), which `target` holds as outputs.
+    `forward_calls` and `backward_calls` may be replaced (to plant a fault) before the first use.
     """
 
     def __init__(self, network: Network, loss: Loss, inputs: NDArray[Any], targets: NDArray[Any]) -> None:
@@ -55,12 +55,12 @@ class Probe:
         self.bound.x.write(inputs)
         self.samples = samples
         lanes = network.layout.lanes
-        target = Buffer.allocate(self.bound.blocks, network.output_shape, network.dtype)
-        target.write(_as_outputs(targets, network.output_shape))
+        self.target = Buffer.allocate(self.bound.blocks, network.output_shape, network.dtype)
+        self.target.write(_as_outputs(targets, network.output_shape))
         assert self.bound.dout is not None
         costs, scores = (aligned_zeros((self.bound.blocks, lanes), network.dtype) for _ in range(2))
         count = np.full(1, samples, np.int64)
-        self._loss = LossSite(self.bound.out, target, self.bound.dout, costs, scores, count)
+        self._loss = LossSite(self.bound.out, self.target, self.bound.dout, costs, scores, count)
         loss.bind(self._loss)
         self.forward_calls: list[Call] = [*self.bound.forward, *self._loss.calls]
         self.backward_calls: list[Call] = self.bound.backward

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from nnjit.equations import INDICES, Equation, Equations
 from nnjit.layers.base import Example, Layer, Shape, ShapeError
 
 if TYPE_CHECKING:
@@ -14,9 +15,23 @@ class Activation(Layer):
     """out = f(x), entry by entry, with a derivative that out alone gives. Input and output of any shape."""
 
     examples = (Example({}, (7,)), Example({}, (2, 3, 5)))
+    function: ClassVar[str]
+    """f as a formula of x."""
+    derivative: ClassVar[str]
+    """f' as a formula of x and out."""
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape
+
+    def equations(self, shape: Shape) -> Equations:
+        entry = f"[{INDICES[len(shape)]}]"
+        x, out = f"x{entry}", f"out{entry}"
+        derivative = self.derivative.format(x=x, out=out)
+        return Equations(
+            (Equation(f"{out} = {self.function.format(x=x)}"),),
+            (Equation(f"dx{entry} = dout{entry} * ({derivative})", f"The derivative is ${derivative}$."),),
+            "Every entry on its own.",
+        )
 
     def bind(self, site: Site) -> None:
         """A pass of its own: for an activation that the layer before it does not apply."""
@@ -34,6 +49,8 @@ class Sigmoid(Activation):
 
     type: Literal["sigmoid"] = "sigmoid"
     activation = "sigmoid"
+    function = "1 / (1 + exp(-{x}))"
+    derivative = "{out} * (1 - {out})"
 
 
 class Tanh(Activation):
@@ -41,6 +58,8 @@ class Tanh(Activation):
 
     type: Literal["tanh"] = "tanh"
     activation = "tanh"
+    function = "tanh({x})"
+    derivative = "1 - {out} ** 2"
 
 
 class Relu(Activation):
@@ -48,6 +67,8 @@ class Relu(Activation):
 
     type: Literal["relu"] = "relu"
     activation = "relu"
+    function = "max({x}, 0)"
+    derivative = "{out} > 0"
 
 
 class Softmax(Layer):
@@ -64,6 +85,19 @@ class Softmax(Layer):
         if len(shape) != 1:
             raise ShapeError(f"expected an input of shape (F,), got {shape}; add `- flatten` before it")
         return shape
+
+    def equations(self, shape: Shape) -> Equations:
+        (classes,) = shape
+        return Equations(
+            (Equation(f"out[f] = exp(x[f]) / sum(exp(x[g]), g={classes})"),),
+            (
+                Equation(
+                    f"dx[f] = out[f] * (dout[f] - sum(dout[g] * out[g], g={classes}))",
+                    "Every output depends on $x[f]$: its own rises with it, the others fall.",
+                ),
+            ),
+            "A share for each entry.",
+        )
 
     def bind(self, site: Site) -> None:
         from nnjit.kernels.program import Call

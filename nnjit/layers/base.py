@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from nnjit.component import Component
+from nnjit.equations import Equations
 from nnjit.initializers import Initializer
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ class Layer(Component):
         """The zeros that the backward pass reads round the gradient of the output; None for none."""
         return None
 
+    def equations(self, shape: Shape) -> Equations | None:
+        """The layer written out for an input of `shape`, as `nnjit explain` shows it; None if nobody has."""
+        return None
+
     @abstractmethod
     def bind(self, site: Site) -> None:
         """Record the kernel calls of the forward and backward pass over the buffers of `site`."""
@@ -106,12 +111,20 @@ class Layer(Component):
 def layer_shapes(layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
     """The shape of the input and of every layer's output.
 
-    Raises LayerShapeError at the first layer that does not fit.
+    Raises LayerShapeError at the first layer that does not fit, or whose parameters are given in another shape.
     """
     shapes = [input_shape]
     for position, layer in enumerate(layers):
         try:
             shapes.append(layer.output_shape(shapes[-1]))
+            for parameter in layer.parameters(shapes[-2]):
+                _check_given(parameter)
         except ShapeError as error:
             raise LayerShapeError(position, str(error)) from None
     return shapes
+
+
+def _check_given(parameter: Parameter) -> None:
+    given = parameter.initializer.shape
+    if given is not None and given != parameter.shape:
+        raise ShapeError(f"expected values of shape {parameter.shape} for the {parameter.name}, got shape {given}")

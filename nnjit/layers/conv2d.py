@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from nnjit.equations import Equation, Equations
 from nnjit.initializers import HeNormal, Initializer, Zeros
 from nnjit.layers.base import Example, Layer, Parameter, Shape, ShapeError
-from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis
+from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis, why_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,6 +112,45 @@ class Conv2d(Layer):
             after = max((phase.last for phase in phases), default=0)
             zeros += [max(0, -before), max(0, after - (on.size - 1))]
         return Border(*zeros)
+
+    def equations(self, shape: Shape) -> Equations:
+        (channels, *_), (filters, height, width) = shape, self.output_shape(shape)
+        (high, wide), (down, right) = self.kernel, self.stride
+        vertical, horizontal = axes = self.axes(shape)
+        seen = f"x[c, i * {down} + u - {vertical.before}, j * {right} + v - {horizontal.before}]"
+        taps = f"u={high}, v={wide}"
+        bias = "bias[f] + " if self.bias else ""
+        forward = Equation(
+            f"out[f, i, j] = {bias}sum(weight[f, c, u, v] * {seen}, c={channels}, {taps})", "$x$ counts as 0 outside."
+        )
+        spread = "" if self.stride == (1, 1) else f" spread {down} and {right} apart, as the kernel stepped, and"
+        above, left = high - 1 - vertical.before, wide - 1 - horizontal.before
+        backward = [
+            Equation(
+                f"padded[f, p, q] = dout[f, (p - {above}) / {down}, (q - {left}) / {right}]",
+                f"The gradient of the output is{spread} surrounded by zeros,",
+                (filters, shape[1] + high - 1, shape[2] + wide - 1),
+            ),
+            Equation(
+                f"rotated[f, c, u, v] = weight[f, c, {high - 1} - u, {wide - 1} - v]",
+                "the kernels are rotated by 180 degrees,",
+                (filters, *shape[:1], high, wide),
+            ),
+            Equation(
+                f"dx[c, p, q] = sum(rotated[f, c, u, v] * padded[f, p + u, q + v], f={filters}, {taps})",
+                "and one is correlated with the other: the entry of the kernel that took $x[c, p, q]$ into an output "
+                "brings that output's gradient back, so what was reached by going right comes back by going left.",
+            ),
+            Equation(
+                f"dweight[f, c, u, v] = sum(dout[f, i, j] * {seen}, i={height}, j={width})",
+                "A weight is used at every position; what each of them contributes adds up.",
+            ),
+        ]
+        if self.bias:
+            backward.append(
+                Equation(f"dbias[f] = sum(dout[f, i, j], i={height}, j={width})", "So it is with a filter's bias.")
+            )
+        return Equations((forward,), tuple(backward), why_size(shape, self.kernel, self.stride, axes))
 
     def bind(self, site: Site) -> None:
         """A contraction over (c, u, v) forwards; to the weights, over positions and samples; to the input, one

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from nnjit.equations import Equation, Equations
 from nnjit.initializers import HeNormal, Initializer, Zeros
 from nnjit.layers.base import Example, Layer, Parameter, Shape, ShapeError
 
@@ -52,6 +53,21 @@ class Dense(Layer):
 
     def multiply_adds(self, shape: Shape) -> int:
         return self.units * shape[0]
+
+    def equations(self, shape: Shape) -> Equations:
+        (features,) = shape
+        bias = "bias[f] + " if self.bias else ""
+        forward = (Equation(f"out[f] = {bias}sum(weight[f, d] * x[d], d={features})"),)
+        backward = [
+            Equation(
+                f"dx[d] = sum(weight[f, d] * dout[f], f={self.units})",
+                "Input $x[d]$ goes into every output, each time by another weight; the products add up.",
+            ),
+            Equation("dweight[f, d] = dout[f] * x[d]", "Weight $weight[f, d]$ goes into $out[f]$ alone, times $x[d]$."),
+        ]
+        if self.bias:
+            backward.append(Equation("dbias[f] = dout[f]", "The bias goes into its output as it is."))
+        return Equations(forward, tuple(backward), f"An output for each of the {self.units} units.")
 
     def bind(self, site: Site) -> None:
         """Three contractions: over inputs forwards, over outputs to the input, over samples to the weights.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+from nnjit.equations import Equation, Equations
 from nnjit.layers.base import Example, Layer, Shape
 
 if TYPE_CHECKING:
@@ -21,6 +22,15 @@ class Flatten(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         return (math.prod(shape),)
+
+    def equations(self, shape: Shape) -> Equations:
+        size = f"${' * '.join(map(str, shape))} = {math.prod(shape)}$ entries, in row-major order."
+        if len(shape) == 1:
+            return Equations((Equation("out[f] = x[f]"),), (Equation("dx[f] = dout[f]"),), size)
+        _, height, width = shape
+        forward = Equation(f"out[f] = x[f // {height * width}, f // {width} % {height}, f % {width}]")
+        backward = Equation(f"dx[c, i, j] = dout[(c * {height} + i) * {width} + j]", "Each gradient goes back.")
+        return Equations((forward,), (backward,), size)
 
     def bind(self, site: Site) -> None:
         """Nothing forwards; backwards a copy where the gradient needs a border of zeros that `dout` does not have."""

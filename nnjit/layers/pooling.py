@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from nnjit.equations import Equation, Equations
 from nnjit.layers.base import Example, Layer, Shape, ShapeError
-from nnjit.layers.window import Axis, PadPair, Pair, axis
+from nnjit.layers.window import Axis, PadPair, Pair, axis, why_size
 
 if TYPE_CHECKING:
     from nnjit.kernels.pooling import Window
@@ -57,6 +58,24 @@ class Pooling(Layer):
     def footprint(self, shape: Shape) -> tuple[Shape, Shape]:
         return self.window, self.stride or self.window
 
+    def why_size(self, shape: Shape) -> str:
+        """Why the output has its size."""
+        return why_size(shape, self.window, self.stride or self.window, self.axes(shape))
+
+    def seen(self, shape: Shape) -> str:
+        """The entry of x that entry (u, v) of the window at (i, j) lies on, and what u and v run over."""
+        down, right = self.stride or self.window
+        vertical, horizontal = self.axes(shape)
+        entry = f"x[c, i * {down} + u - {vertical.before}, j * {right} + v - {horizontal.before}]"
+        return f"{entry}, u={self.window[0]}, v={self.window[1]}"
+
+    def sends_back(self, shape: Shape, share: str) -> str:
+        """dx as the sum of `share` over the windows (i, j) in which a position is entry (u, v)."""
+        down, right = self.stride or self.window
+        vertical, horizontal = self.axes(shape)
+        i, j = f"(p + {vertical.before} - u) / {down}", f"(q + {horizontal.before} - v) / {right}"
+        return f"dx[c, p, q] = sum({share.format(at=f'c, {i}, {j}')}, u={self.window[0]}, v={self.window[1]})"
+
     def sliding(self, shape: Shape) -> Window:
         """The window as the kernels take it, for an input of `shape`."""
         from nnjit.kernels.pooling import Window
@@ -70,6 +89,24 @@ class MaxPool(Pooling):
     order."""
 
     type: Literal["max_pool"] = "max_pool"
+
+    def equations(self, shape: Shape) -> Equations:
+        return Equations(
+            (Equation(f"out[c, i, j] = max({self.seen(shape)})"),),
+            (
+                Equation(
+                    f"winner[c, i, j] = argmax({self.seen(shape)})",
+                    "The forward pass remembers which entry of each window won, counted in row-major order (on a tie, "
+                    "the first).",
+                    self.output_shape(shape),
+                ),
+                Equation(
+                    self.sends_back(shape, f"dout[{{at}}] * (winner[{{at}}] == u * {self.window[1]} + v)"),
+                    "The gradient goes to the winner; there are only whole $i$ and $j$.",
+                ),
+            ),
+            self.why_size(shape),
+        )
 
     def bind(self, site: Site) -> None:
         import numpy as np
@@ -95,6 +132,23 @@ class AveragePool(Pooling):
     """out[c, i, j] = mean over the window at (i, j) of x[c]; positions outside the image do not count."""
 
     type: Literal["average_pool"] = "average_pool"
+
+    def equations(self, shape: Shape) -> Equations:
+        return Equations(
+            (Equation(f"out[c, i, j] = mean({self.seen(shape)})"),),
+            (
+                Equation(
+                    f"inside[c, i, j] = count({self.seen(shape)})",
+                    "Each window averaged so many positions; those outside the image do not count.",
+                    self.output_shape(shape),
+                ),
+                Equation(
+                    self.sends_back(shape, "dout[{at}] / inside[{at}]"),
+                    "They share the gradient equally; there are only whole $i$ and $j$.",
+                ),
+            ),
+            self.why_size(shape),
+        )
 
     def bind(self, site: Site) -> None:
         from nnjit.kernels.pooling import average_pool_backward, average_pool_forward

@@ -48,3 +48,11 @@ def axis(size: int, kernel: int, stride: int, padding: int | NamedPadding) -> Ax
         return Axis(positions, total // 2, total - total // 2)
     before = {"valid": 0, "full": kernel - 1}[padding] if isinstance(padding, str) else padding
     return Axis((size + 2 * before - kernel) // stride + 1, before, before)
+
+
+def why_size(shape: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int], axes: tuple[Axis, Axis]) -> str:
+    """Why a window over an image of `shape` has so many positions, for `Equations.size`."""
+    return " ".join(
+        f"{name} $floor(({size} + {on.before} + {on.after} - {extent}) / {step}) + 1 = {on.size}$."
+        for name, size, extent, step, on in zip(("Height", "Width"), shape[1:], window, stride, axes, strict=True)
+    )

@@ -1,0 +1,130 @@
+"""The numbers that an explanation shows: one sample's forward and backward pass, by nnjit's own kernels in float64.
+
+Training lets a layer apply the activation that follows it, which hides what lies between; here every layer is bound as
+a stage of its own (`Network(..., fused=False)`), so that each output and each gradient can be read. `fused_difference`
+says how far the network as training binds it is from that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnjit.config import Config
+from nnjit.data.dataset import Dataset
+from nnjit.gradcheck.check import RETRIES, TOLERANCES, Difference, relative_error
+from nnjit.gradcheck.probe import Probe, Tensor
+from nnjit.kernels.program import Program
+from nnjit.network import Network
+from nnjit.optimizers import Optimizer, OptimizerSite
+
+Array: TypeAlias = NDArray[np.float64]
+
+FLOAT = np.dtype(np.float64)
+TOLERANCE = TOLERANCES[FLOAT.name]
+"""The relative error up to which a difference confirms a gradient."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A gradient beside the central difference of the cost; without numbers where that crosses a kink."""
+
+    numeric: float | None
+    error: float | None
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the two differ by more than rounding and truncation explain."""
+        return self.error is not None and not self.error <= TOLERANCE
+
+
+class Passes:
+    """One sample of the training split through the network of a config, as the seed starts it."""
+
+    def __init__(self, config: Config, dataset: Dataset, sample: int) -> None:
+        split = dataset.train
+        row = split.rows[sample : sample + 1]
+        x = _scaled(split.inputs[row], dataset.shift, dataset.factor)
+        assert split.targets is not None
+        target = split.targets[row]
+        self.label = None if dataset.classes is None else dataset.classes[int(target.item())]
+        if self.label is None:
+            target = _scaled(target, dataset.target_shift, dataset.target_factor)
+        self.network = Network(config.model, dataset.shape, FLOAT, config.seed, fused=False)
+        self._probe = Probe(self.network, config.loss, x, target)
+        self._probe.backward()
+        bound = self._probe.bound
+        self.target: Array = self._probe.target.read(1)[0]
+        self.outputs: list[Array] = [bound.x.read(1)[0], *(site.out.read(1)[0] for site in bound.sites)]
+        """The input and every layer's output."""
+        self.gradients: list[Array] = []
+        """The gradients of the cost with respect to them."""
+        for buffer in (bound.dx, *(site.dout for site in bound.sites)):
+            assert buffer is not None
+            self.gradients.append(buffer.read(1)[0])
+        self.parameters: dict[str, Array] = self.network.layout.unpack(self.network.weights)
+        self.parameter_gradients: dict[str, Array] = bound.named_gradients()
+        self.cost = self._probe.cost()
+        self.fused_difference = self._compare_fused(config, dataset, x, target)
+        self._tensors = {tensor.name: tensor for tensor in [*self._probe.tensors(), self._output()]}
+        self._differences: dict[str, Difference] = {}
+
+    def confirm(self, name: str, place: tuple[int, ...], gradient: float) -> Confirmation:
+        """The central difference for one entry of a tensor: `layers.2.input`, `layers.2.weight` or `output`."""
+        if name not in self._differences:
+            self._differences[name] = Difference(self._probe, self._tensors[name])
+        difference = self._differences[name]
+        # A layer's input has the sample in front, of which there is one.
+        entry = int(np.ravel_multi_index(place, self._tensors[name].shape[-len(place) :]))
+        self._probe.cost()
+        step = difference.first_step(entry)
+        for _ in range(1 + RETRIES[FLOAT.name]):
+            numeric = difference.extrapolated(entry, step)
+            if numeric is not None:
+                floor = 8 * float(np.finfo(FLOAT).eps) * max(abs(self.cost), 1.0) / (step * TOLERANCE)
+                return Confirmation(numeric, relative_error(gradient, numeric, floor))
+            step /= 8
+        return Confirmation(None, None)
+
+    def after_step(self, optimizer: Optimizer) -> tuple[dict[str, Array], float]:
+        """The parameters after one step on this sample alone, and its cost with them; the network keeps its own."""
+        layout, weights, gradients = self.network.layout, self.network.weights, self._probe.bound.gradients
+        assert gradients is not None
+        before = weights.copy()
+        site = OptimizerSite(
+            weights=weights.reshape(-1, layout.lanes),
+            gradients=gradients.reshape(-1, layout.lanes),
+            state={name: layout.zeros().reshape(-1, layout.lanes) for name in optimizer.state},
+            rate=np.full(1, optimizer.learning_rate, FLOAT),
+            decayed=layout.decayed // layout.lanes,
+        )
+        self._probe.backward()
+        Program([optimizer.bind(site)]).run()
+        after, cost = layout.unpack(weights), self._probe.cost()
+        weights[:] = before
+        return after, cost
+
+    def _compare_fused(self, config: Config, dataset: Dataset, x: Array, target: NDArray[Any]) -> float:
+        """The largest difference of a parameter's gradient to that of the network as training binds it."""
+        fused = Probe(Network(config.model, dataset.shape, FLOAT, config.seed), config.loss, x, target)
+        fused.backward()
+        theirs = fused.bound.named_gradients()
+        return max(
+            (float(np.abs(own - theirs[name]).max()) for name, own in self.parameter_gradients.items()), default=0.0
+        )
+
+    def _output(self) -> Tensor:
+        """The network's output, whose gradient the loss gives."""
+        bound, last = self._probe.bound, len(self.network.stages)
+        assert bound.dout is not None
+        shape = (1, *self.network.output_shape)
+        memory, gradient = bound.out.view.vectors.reshape(-1), bound.dout.view.vectors.reshape(-1)
+        return Tensor("output", last, shape, memory, bound.out.places(1), gradient, bound.dout.places(1), "", last)
+
+
+def _scaled(values: NDArray[Any], shift: Array, factor: Array) -> Array:
+    flat: Array = (values.reshape(len(values), -1).astype(np.float64) - shift) * factor
+    return flat.reshape(values.shape)
