@@ -11,6 +11,24 @@ from numpy.typing import NDArray
 from nnjit.buffers import Buffer
 from nnjit.kernels.activations import Epilogue, apply
 from nnjit.kernels.program import Call
+from nnjit.kernels.simd import lanes
+from nnjit.kernels.threads import get_threads
+from nnjit.parameters import aligned_zeros
+
+
+class Workspace:
+    """Memory that kernels scribble on while they run, a part for each thread; all calls of a network share it."""
+
+    def __init__(self, dtype: Any) -> None:
+        self._memory = aligned_zeros((get_threads(), 0, lanes(dtype)), dtype)
+
+    def take(self, vectors: int) -> NDArray[Any]:
+        """At least `vectors` vectors for every thread: (threads, vectors, L)."""
+        threads, available, width = self._memory.shape
+        if vectors > available:
+            # An odd number keeps the threads' parts from falling on the same lines of a cache.
+            self._memory = aligned_zeros((threads, vectors * 5 // 4 | 1, width), self._memory.dtype)
+        return self._memory
 
 
 @dataclass
@@ -28,6 +46,7 @@ class Site:
     dx: Buffer | None
     dout: Buffer | None
     batch_size: int
+    workspace: Workspace
     parameters: Mapping[str, NDArray[Any]]
     """Each parameter's stored entries, flat."""
     gradients: Mapping[str, NDArray[Any]]

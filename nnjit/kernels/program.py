@@ -10,6 +10,7 @@ rate) stands in small arrays that kernels read.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -70,8 +71,16 @@ class Program:
             run_calls(TEAM.words, self._table, first, last, self._threads)
             return
         for call in self.calls[first:last]:
+            thread = (0,) if takes_thread(call.kernel) else ()
             for task in range(call.tasks):
-                call.kernel(task, *call.arguments)
+                call.kernel(task, *thread, *call.arguments)
+
+
+def takes_thread(kernel: Any) -> bool:
+    """Whether a kernel asks for the number of the thread that runs it, for scratch memory: its second argument is
+    `thread`."""
+    names = list(inspect.signature(getattr(kernel, "py_func", kernel)).parameters)
+    return len(names) > 1 and names[1] == "thread"
 
 
 def _constant(context: Any, builder: ir.IRBuilder, value: Any, kind: types.Type) -> ir.Value:
@@ -104,13 +113,15 @@ def _link(calls: Sequence[Call]) -> tuple[Any, list[int]]:
     library = context.codegen().create_library("program")
     module = library.create_ir_module("program")
     for number, call in enumerate(calls):
-        kinds = (types.intp, *(typeof(argument) for argument in call.arguments))
+        numbers = 2 if takes_thread(call.kernel) else 1
+        kinds = (types.intp,) * numbers + tuple(typeof(argument) for argument in call.arguments)
         code = compiled(call.kernel, kinds)
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), f"call_{number}")
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 2), f"call_{number}")
         builder = ir.IRBuilder(function.append_basic_block())
-        values = [function.args[0]]
+        values = list(function.args[:numbers])
         values += [
-            _constant(context, builder, value, kind) for value, kind in zip(call.arguments, kinds[1:], strict=True)
+            _constant(context, builder, value, kind)
+            for value, kind in zip(call.arguments, kinds[numbers:], strict=True)
         ]
         target_type = context.call_conv.get_function_type(types.none, kinds)
         address = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)

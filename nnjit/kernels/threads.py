@@ -89,33 +89,34 @@ def _pause(typing_context):
 
 
 @intrinsic
-def _call_task(typing_context, address, task):
-    """Call the function at `address` with a task number."""
+def _call_task(typing_context, address, task, thread):
+    """Call the function at `address` with the number of a task and of the thread."""
 
     def generate(context, builder, signature, arguments):
-        function_type = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
-        builder.call(builder.inttoptr(arguments[0], function_type.as_pointer()), [arguments[1]])
+        function_type = ir.FunctionType(ir.VoidType(), [ir.IntType(64), ir.IntType(64)])
+        builder.call(builder.inttoptr(arguments[0], function_type.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), generate
+    return types.void(types.int64, types.int64, types.int64), generate
 
 
 @driver
-def _take_tasks(words):
-    """Run tasks of the open call until none is left."""
+def _take_tasks(words, thread):
+    """Run tasks of the open call until none is left, on the thread of that number."""
     address = words[ADDRESS]
     tasks = words[TASKS]
     chunk = words[CHUNK]
     first = _add(words, NEXT, chunk)
     while first < tasks:
         for task in range(first, min(first + chunk, tasks)):
-            _call_task(address, task)
+            _call_task(address, task, thread)
         first = _add(words, NEXT, chunk)
 
 
 @driver
 def _serve(words, thread, looks):
-    """Take part in calls until nothing was open for `looks` looks; the number of calls taken part in, or -1 to end."""
+    """As thread number `thread`, from 1, take part in calls until nothing was open for `looks` looks; the number of
+    calls taken part in, or -1 to end."""
     served = 0
     idle = 0
     last = CLOSED
@@ -123,14 +124,14 @@ def _serve(words, thread, looks):
         number = _load(words, OPEN)
         if number == QUIT:
             return -1
-        if number == CLOSED or number == last or words[HELPERS] <= thread:
+        if number == CLOSED or number == last or words[HELPERS] < thread:
             idle += 1
             _pause()
             continue
         _add(words, INSIDE, 1)
         # The caller closes a call before it waits for INSIDE to be 0: a call that is still open now stays whole.
         if _load(words, OPEN) == number:
-            _take_tasks(words)
+            _take_tasks(words, thread)
             served += 1
             idle = 0
             last = number
@@ -157,13 +158,13 @@ def run_calls(words, table, first, last, threads):
             words[NUMBER] += 1
             _store(words, NEXT, 0)
             _store(words, OPEN, words[NUMBER])
-            _take_tasks(words)
+            _take_tasks(words, 0)
             _store(words, OPEN, CLOSED)
             while _load(words, INSIDE) != 0:
                 _pause()
         else:
             for task in range(tasks):
-                _call_task(address, task)
+                _call_task(address, task, 0)
     _add(words, USERS, -1)
 
 
@@ -184,8 +185,8 @@ class Team:
     def gather(self) -> None:
         """Start the threads that are not there yet."""
         while JIT and len(self._threads) < self.size - 1:
-            number = len(self._threads)
-            thread = threading.Thread(target=self._live, args=(number,), name=f"nnjit-{number + 1}", daemon=True)
+            number = len(self._threads) + 1
+            thread = threading.Thread(target=self._live, args=(number,), name=f"nnjit-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
 

@@ -10,7 +10,10 @@ from functools import cache
 
 from numba.core.registry import cpu_target
 
+from nnjit.kernels.contraction import Extent
+from nnjit.kernels.simd import VECTOR_BYTES
 from nnjit.kernels.tiles import TileShape
+from nnjit.kernels.winograd import Tiling
 
 TAP_OVERHEAD = 1.5
 """Cycles that a tap costs beside its loads and multiply-adds (addresses, the loop)."""
@@ -57,6 +60,28 @@ def choose_tile(rows: int, columns: int, taps: int, group_rows: int | None = Non
             if cost < best_cost:
                 best, best_cost = TileShape(r, c), cost
     return best
+
+
+def prefers_winograd(
+    kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, ...]
+) -> bool:
+    """Whether Winograd's algorithm is used: 3x3, stride 1, enough maps that its transforms are outweighed. Sizes of the
+    output alone decide, never the CPU, since the result's last bits depend on it."""
+    return kernel == (3, 3) and stride == (1, 1) and rows >= 16 and maps >= 16 and min(sizes) >= 4
+
+
+SCRATCH_BYTES = 1_200_000
+"""Transformed input that a task of Winograd's algorithm works on: with its products it fits a second cache of 2 MiB."""
+
+
+def choose_tiling(extent: Extent, maps: int) -> Tiling:
+    """How an output is cut into tiles, and how many lines of tiles a task takes."""
+    down, across = -(-extent.lines // 4), -(-extent.columns // 4)
+    fitting = SCRATCH_BYTES // (36 * maps * across * VECTOR_BYTES)
+    # Eight tasks are enough for the threads of a small machine to share; fewer, larger ones read the kernels less
+    # often.
+    group = max(1, min(down, fitting, down * extent.blocks // 8))
+    return Tiling(extent.rows, extent.lines, extent.columns, maps, down, across, group)
 
 
 def chunk_of(vectors: int) -> int:

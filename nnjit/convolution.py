@@ -1,0 +1,232 @@
+"""The kernel calls of a convolution: which zeros they need round their operands, and how each pass is computed.
+
+Forwards it is a contraction over (channel, u, v); to the weights, over samples and positions; to the input, one
+contraction over (filter, u, v) for each phase of the stride: the positions that the same kernel entries reach. Where
+`tuning.prefers_winograd` says so, both ways through the image are computed by Winograd's algorithm instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnjit.buffers import Border
+from nnjit.kernels.activations import Epilogue
+from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_lanes, pack_rows
+from nnjit.kernels.program import Call
+from nnjit.kernels.sums import sum_rows
+from nnjit.kernels.tuning import choose_tile, choose_tiling, prefers_winograd
+from nnjit.kernels.winograd import scratch_vectors, winograd, winograd_kernels
+from nnjit.layers.base import Shape
+from nnjit.layers.window import Axis
+from nnjit.parameters import aligned_zeros
+from nnjit.site import Site
+
+
+class Phase(NamedTuple):
+    """Input positions phase, phase + stride, ... on one axis: the kernel entries that reach them, how many positions
+    there are, and the first and last output position that they read."""
+
+    phase: int
+    taps: list[int]
+    positions: int
+    first: int
+    last: int
+
+
+class Filters(NamedTuple):
+    """The weights as one pass sees them: entry (row, map, u, v) lies at row * row_step + map * map_step + 3 * u + v, or
+    with the kernel rotated."""
+
+    scalars: NDArray[Any]
+    row_step: int
+    map_step: int
+    rotated: bool
+
+
+class Ends(NamedTuple):
+    """Where a pass through the image starts and ends: its bias, its result, and what is done to that before it is
+    stored."""
+
+    bias: NDArray[Any]
+    out: View
+    extent: Extent
+    epilogue: Epilogue
+    y: View
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of images of `shape` by `filters` kernels."""
+
+    shape: Shape
+    filters: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    axes: tuple[Axis, Axis]
+    """The vertical and the horizontal axis."""
+    direct: bool
+    """Whether the sums are computed as they stand, whatever would be faster."""
+
+    @property
+    def _forward_winograd(self) -> bool:
+        sizes = tuple(on.size for on in self.axes)
+        return not self.direct and prefers_winograd(self.kernel, self.stride, self.filters, self.shape[0], sizes)
+
+    @property
+    def _backward_winograd(self) -> bool:
+        sizes = (self.shape[1], self.shape[2])
+        return not self.direct and prefers_winograd(self.kernel, self.stride, self.shape[0], self.filters, sizes)
+
+    def input_border(self) -> Border:
+        """The zeros that the forward pass reads round the input."""
+        zeros = []
+        for k, on in enumerate(self.axes):
+            last = (on.size - 1) * self.stride[k] + self.kernel[k] - 1 - on.before
+            if self._forward_winograd:
+                last = max(last, 4 * -(-on.size // 4) + 1 - on.before)
+            zeros += [on.before, max(0, last - (self.shape[1 + k] - 1))]
+        return Border(*zeros)
+
+    def gradient_border(self) -> Border:
+        """The zeros that the backward pass reads round the gradient of the output."""
+        zeros = []
+        for k, on in enumerate(self.axes):
+            phases = self._phases(k)
+            first = min((phase.first for phase in phases), default=0)
+            last = max((phase.last for phase in phases), default=0)
+            if self._backward_winograd:
+                last = max(last, first + 4 * -(-self.shape[1 + k] // 4) + 1)
+            zeros += [max(0, -first), max(0, last - (on.size - 1))]
+        return Border(*zeros)
+
+    def bind(self, site: Site) -> None:
+        """Record the calls of all passes."""
+        channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
+        (down, right), (vertical, horizontal) = self.stride, self.axes
+        extent, x = site.out.extent, site.x.view
+        weight = site.parameters["weight"]
+        zeros = aligned_zeros((max(channels, self.filters) + site.lanes,), site.dtype)
+        bias = site.parameters.get("bias", zeros)
+        work = site.batch_size * self.filters * extent.lines * extent.columns * channels * area
+
+        window = x._replace(
+            start=x.start - vertical.before * x.line - horizontal.before * x.column,
+            line=down * x.line,
+            column=right * x.column,
+        )
+        filters = Filters(weight, channels * area, area, rotated=False)
+        ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view)
+        c, u, v = np.indices((channels, *self.kernel), dtype=np.int64).reshape(3, -1)
+        x_taps = c * x.row + u * x.line + v * x.column
+        if self._forward_winograd:
+            site.forward += _winograd(site, filters, channels, window, ends, work)
+        else:
+            w_taps = np.arange(channels * area, dtype=np.int64)
+            site.forward += _contraction(filters, w_taps, window, x_taps, ends, work)
+        if site.dout is None:
+            return
+        self._bind_weights(site, window._replace(row=0), x_taps, work)
+        if site.dx is not None:
+            self._bind_input(site, zeros, work)
+
+    def _bind_weights(self, site: Site, window: View, x_taps: NDArray[np.int64], work: int) -> None:
+        """The gradients of the weights and the biases."""
+        assert site.dout is not None
+        extent, dout = site.out.extent, site.dout.view
+        positions = extent.blocks * extent.lines * extent.columns
+        tile = choose_tile(self.filters, len(x_taps), positions)
+        tasks = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
+        operands = (tile, extent, dout, window, x_taps, site.gradients["weight"])
+        site.backward_parameters.append(Call(contract_lanes, tasks, operands, work))
+        if "bias" in site.gradients:
+            summed = (extent, dout, site.gradients["bias"])
+            entries = self.filters * positions * site.lanes
+            site.backward_parameters.append(Call(sum_rows, self.filters, summed, 5 * entries))
+
+    def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
+        """The gradient of the input."""
+        assert site.dout is not None and site.dx is not None
+        channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
+        (down, right), (vertical, horizontal) = self.stride, self.axes
+        dout, dx, y = site.dout.view, site.dx.view, site.x.view
+        filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
+        if self._backward_winograd:
+            above, left = self.kernel[0] - 1 - vertical.before, self.kernel[1] - 1 - horizontal.before
+            window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
+            ends = Ends(zeros, dx, site.dx.extent, site.dx_epilogue, y)
+            site.backward_input += _winograd(site, filters, self.filters, window, ends, work)
+            return
+        for upper in self._phases(0):
+            for lower in self._phases(1):
+                grids = np.meshgrid(np.arange(self.filters), upper.taps, lower.taps, indexing="ij")
+                f, u, v = (grid.reshape(-1).astype(np.int64) for grid in grids)
+                # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
+                i = (upper.phase + vertical.before - u) // down
+                j = (lower.phase + horizontal.before - v) // right
+                d_taps = f * dout.row + i * dout.line + j * dout.column
+                w_taps = f * channels * area + u * self.kernel[1] + v
+                reached = Extent(site.dx.blocks, channels, upper.positions, lower.positions)
+                to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
+                ends = Ends(zeros, to, reached, site.dx_epilogue, made)
+                share = reached.lines * reached.columns * len(w_taps) * channels * site.batch_size
+                site.backward_input += _contraction(filters, w_taps, dout, d_taps, ends, share)
+
+    def _phases(self, k: int) -> list[Phase]:
+        """The phases of axis k."""
+        size, on, kernel, stride = self.shape[1 + k], self.axes[k], self.kernel[k], self.stride[k]
+        phases = []
+        for phase in range(min(stride, size)):
+            taps = [u for u in range(kernel) if (phase + on.before - u) % stride == 0]
+            positions = (size - 1 - phase) // stride + 1
+            offsets = [(phase + on.before - u) // stride for u in taps]
+            first, last = min(offsets, default=0), max(offsets, default=0) + positions - 1
+            phases.append(Phase(phase, taps, positions, first, last))
+        return phases
+
+
+def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) -> View:
+    """The view of one phase's positions alone."""
+    start = view.start + upper.phase * view.line + lower.phase * view.column
+    return view._replace(start=start, line=stride[0] * view.line, column=stride[1] * view.column)
+
+
+def _contraction(
+    filters: Filters, w_taps: NDArray[np.int64], x: View, x_taps: NDArray[np.int64], ends: Ends, work: int
+) -> list[Call]:
+    """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
+    contracted."""
+    taps, extent, weight = len(x_taps), ends.extent, filters.scalars
+    tile = choose_tile(extent.rows, extent.columns, taps)
+    if x.column == 1:
+        tile = tile._replace(column_step=1)
+    row_tiles = -(-extent.rows // tile.rows)
+    packed = aligned_zeros((row_tiles, taps, tile.rows), weight.dtype)
+    firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
+    weights = Weights(packed.reshape(-1), firsts, np.arange(taps, dtype=np.int64) * tile.rows)
+    pack = (tile, extent.rows, weight, filters.row_step, w_taps, packed)
+    arguments = (tile, extent, weights, x._replace(row=0), x_taps, ends.bias, ends.out, ends.epilogue, ends.y)
+    return [
+        Call(pack_rows, row_tiles, pack, 30 * packed.size),
+        Call(contract, row_tiles * extent.lines * extent.blocks, arguments, work),
+    ]
+
+
+def _winograd(site: Site, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
+    """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
+    extent, weight = ends.extent, filters.scalars
+    tiling = choose_tiling(extent, maps)
+    tile = choose_tile(extent.rows, tiling.group * tiling.across, maps, group_rows=8)._replace(column_step=1)
+    groups = -(-extent.rows // site.lanes)
+    transformed = aligned_zeros((36 * groups * maps, site.lanes), weight.dtype)
+    sizes = Extent(1, extent.rows, maps, 1)
+    kernels = (sizes, weight, filters.row_step, filters.map_step, filters.rotated, transformed)
+    scratch = site.workspace.take(scratch_vectors(tiling, tile.rows))
+    arguments = (tile, tiling, transformed.reshape(-1), x, ends.bias, ends.out, ends.epilogue, ends.y, scratch)
+    return [
+        Call(winograd_kernels, groups * maps, kernels, 10 * transformed.size),
+        Call(winograd, extent.blocks * -(-tiling.down // tiling.group), arguments, work // 3),
+    ]
