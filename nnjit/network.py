@@ -15,7 +15,7 @@ from nnjit.kernels.program import Call
 from nnjit.kernels.simd import lanes
 from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
-from nnjit.site import Site, apply_call
+from nnjit.site import Site, Workspace, apply_call
 
 
 @dataclass
@@ -95,6 +95,7 @@ class BoundNetwork:
         self.network = network
         self.batch_size = batch_size
         self.blocks = -(-batch_size // lanes(network.dtype))
+        self.workspace = Workspace(network.dtype)
         self.gradients = network.layout.zeros() if training else None
         stages = network.stages
         borders = [stage.layer.input_border(stage.shape) for stage in stages]
@@ -163,6 +164,7 @@ class BoundNetwork:
             dx=gradients[number],
             dout=gradients[number + 1],
             batch_size=self.batch_size,
+            workspace=self.workspace,
             parameters={short: stored(self.network.weights, name) for short, name in names.items()},
             gradients={}
             if self.gradients is None
