@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -12,6 +11,7 @@ from hypothesis import settings
 from nnjit.kernels import tuning
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.tiles import TileShape
+from nnjit.kernels.threads import get_threads, set_threads
 
 pytest.register_assert_rewrite("battery")
 
@@ -42,6 +42,6 @@ def few_tiles() -> Iterator[None]:
 @pytest.fixture
 def restored_threads() -> Iterator[None]:
     """Numba's number of threads as it was, after a test that changes it."""
-    before = numba.get_num_threads()
+    before = get_threads()
     yield
-    numba.set_num_threads(before)
+    set_threads(before)

@@ -27,16 +27,16 @@ LEVELS = [
     ["equations", "errors", "kernels"],
     ["component", "reference", "stopping"],
     ["initializers"],
-    ["layers", "buffers", "parameters", "site"],  # a layer is bound to buffers through its site
+    ["layers", "buffers", "convolution", "parameters", "site"],  # a layer is bound to buffers through its site
     ["losses", "metrics", "optimizers"],
     ["data.section"],
     ["config"],
     ["data"],
     ["network", "checkpoint"],
     ["steps", "run_folder", "prepare", "summary"],
-    ["gradcheck", "trainer"],
-    ["explain", "trained", "warmup", "bench"],
-    ["resuming"],
+    ["divergence", "gradcheck", "trainer"],
+    ["bench", "doctor", "explain", "trained", "warmup"],
+    ["reproduce", "resuming"],
     ["cli"],
     ["__main__"],
 ]

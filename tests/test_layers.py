@@ -29,6 +29,7 @@ from battery import (
 from numpy.testing import assert_array_equal
 
 from nnjit.kernels import program
+from nnjit.kernels.threads import set_threads
 from nnjit.layers import Layer, Shape
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
@@ -115,7 +116,7 @@ def test_threads_change_no_bit(
     monkeypatch.setattr(program, "PARALLEL_WORK", 0)
     passes = []
     for threads in (1, 2):
-        numba.set_num_threads(threads)
+        set_threads(threads)
         stack = Stack([layer], shape, np.float32)
         passes.append(stack.run(*stack.random()).bits())
     assert passes[0] == passes[1]

@@ -19,6 +19,7 @@ from nnjit.config import Config
 from nnjit.data.dataset import Dataset, Split
 from nnjit.errors import DataError, DivergedError, InterruptedRun
 from nnjit.kernels import program
+from nnjit.kernels.threads import set_threads
 from nnjit.metrics import Accuracy, RootMeanSquaredError
 from nnjit.run_folder import RunFolder
 from nnjit.stopping import StopRequest
@@ -210,7 +211,7 @@ def test_the_number_of_threads_changes_no_bit(
     monkeypatch.setattr(program, "PARALLEL_WORK", 0)
     digests = []
     for threads in (1, 2):
-        numba.set_num_threads(threads)
+        set_threads(threads)
         trained = run(config_of(), spirals())
         trained.train()
         digests.append(trained.digest)
@@ -349,10 +350,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(run: Callable[..., Run]) -> Non
     with pytest.raises(DivergedError) as caught:
         trained.train()
     progress = trained.trainer.progress
-    assert str(caught.value) == (
-        f"the loss became inf at step {progress.step + 1} (epoch {progress.epoch + 1}, batch {progress.batch + 1}) "
-        f"with learning rate 50.0; {trained.folder.last} is the last good checkpoint; "
-        "try a smaller optimizer.learning_rate"
+    assert str(caught.value).splitlines()[0] == (
+        f"the loss became inf at step {progress.step} (epoch {progress.epoch + 1}, batch {progress.batch}) "
+        "with learning rate 50.0"
     )
     assert caught.value.exit_code == 4
     kept = read_checkpoint(trained.folder.last)
@@ -360,7 +360,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(run: Callable[..., Run]) -> Non
     assert all(np.isfinite(array).all() for array in kept.parameters.values())
 
 
-@pytest.mark.xfail(strict=True, reason="parameters and validation loss are not looked at before an epoch is saved")
 @pytest.mark.parametrize("with_validation", [True, False])
 def test_an_update_that_ends_an_epoch_with_infinite_parameters_stops_the_run(
     run: Callable[..., Run], with_validation: bool
@@ -369,7 +368,12 @@ def test_an_update_that_ends_an_epoch_with_infinite_parameters_stops_the_run(
     data = spirals()
     if not with_validation:
         data = dataset_of(data.train, None, data.classes)
-    trained = run(config_of(optimizer={"learning_rate": 3e38, "momentum": 0.9}, epochs=1, batch_size=50), data)
+    settings = {
+        "model": [{"dense": {"units": 3, "weight_init": {"normal": 30.0}}}],
+        "loss": "half_squared_error",
+        "optimizer": {"learning_rate": 3e38, "momentum": 0.9},
+    }
+    trained = run(config_of(**settings, epochs=1, batch_size=50), data)
     with pytest.raises(DivergedError):
         trained.train()
     kept = read_checkpoint(trained.folder.last)
