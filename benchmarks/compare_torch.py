@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import click
-import numba
 import numpy as np
 import torch
 from memory import peak_memory_of
@@ -24,6 +23,7 @@ from workloads import INFERENCE, INFERENCE_BATCH, WORKLOADS, workload
 from nnjit.bench.timing import race
 from nnjit.bench.workload import BATCHES, Workload, bind_workload, measured_data
 from nnjit.errors import CheckFailedError
+from nnjit.kernels.threads import get_threads, set_threads
 from nnjit.network import Network
 from nnjit.steps import Prediction, Scaling
 from nnjit.trainer import build_network
@@ -76,8 +76,8 @@ def check_agreement(name: str, mode: str, ours: np.ndarray, theirs: np.ndarray) 
     if len(wrong):
         step = wrong[0]
         raise CheckFailedError(
-            f"{name}: step {step + 1}: expected losses that agree to {AGREEMENT:g}, got {ours[step]:.8g} from nnjit and "
-            f"{theirs[step]:.8g} from PyTorch ({mode})"
+            f"{name}: step {step + 1}: expected losses that agree to {AGREEMENT:g}, got {ours[step]:.8g} from nnjit "
+            f"and {theirs[step]:.8g} from PyTorch ({mode})"
         )
     return float(differences.max())
 
@@ -204,8 +204,8 @@ def main(
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
         raise click.BadParameter(f"expected workloads among {', '.join(WORKLOADS)}, got {unknown[0]!r}")
-    threads = threads or numba.config.NUMBA_NUM_THREADS
-    numba.set_num_threads(threads)
+    threads = threads or get_threads()
+    set_threads(threads)
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # torch.compile's
     modes = ("NCHW", "channels-last") if no_compile else ("NCHW", "channels-last", "torch.compile")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import numba
 from workloads import workload
 
 from nnjit.bench.memory import peak_memory_bytes
 from nnjit.bench.workload import bind_workload, measured_data
+from nnjit.kernels.threads import set_threads
 from nnjit.trainer import build_network
 
 STEPS = 10
@@ -45,7 +45,7 @@ def peak_memory_of(trainer: str, name: str, threads: int) -> PeakMemory:
 @click.argument("threads", type=int)
 def main(trainer: str, name: str, threads: int) -> None:
     """Print a PeakMemory as JSON."""
-    numba.set_num_threads(threads)
+    set_threads(threads)
     loaded = workload(name)
     config, dataset = loaded.config, measured_data(loaded)
     if trainer == "nnjit":

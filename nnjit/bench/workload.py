@@ -15,10 +15,10 @@ from nnjit.config import Config, LoadedConfig
 from nnjit.data.dataset import Dataset, Split
 from nnjit.errors import ConfigError
 from nnjit.layers.base import Shape
-from nnjit.network import BoundNetwork, Network
+from nnjit.network import Network
 from nnjit.prepare import check_shapes, prepare
 from nnjit.steps import Scaling, TrainingStep
-from nnjit.trainer import metric_for
+from nnjit.trainer import build_network, metric_for
 
 BATCHES = 20
 """Full batches that a measurement goes round in."""
@@ -59,10 +59,10 @@ def measured_data(loaded: LoadedConfig) -> Dataset:
 
 
 def made_up(config: Config, shapes: Sequence[Shape], samples: int) -> Dataset:
-    """Normal random inputs, and random labels or targets from 0 to 1, for a network whose input and layer outputs have `shapes`."""
+    """Uniform random inputs and targets for a network whose input and layer outputs have `shapes`."""
     rng = np.random.default_rng(0)
     output = shapes[-1]
-    inputs = rng.standard_normal((samples, *shapes[0]), np.float32)
+    inputs = rng.random((samples, *shapes[0]), np.float32)
     classes, targets = None, rng.random((samples, *output), np.float32)
     if config.labels:
         count = max(output[0], 2)  # one output says yes or no
@@ -76,16 +76,6 @@ def made_up(config: Config, shapes: Sequence[Shape], samples: int) -> Dataset:
     return Dataset(split, None, None, shapes[0], target_shape, classes, zero, one, zero, one)
 
 
-class _WatchedNetwork(Network):
-    """A network that remembers what it was bound to last, whose sites tell which calls are whose."""
-
-    bound: BoundNetwork
-
-    def bind(self, batch_size: int, *, training: bool = True, input_gradient: bool = False) -> BoundNetwork:
-        self.bound = super().bind(batch_size, training=training, input_gradient=input_gradient)
-        return self.bound
-
-
 @dataclass
 class Workload:
     """A training step that can be run again and again from the same start."""
@@ -93,7 +83,6 @@ class Workload:
     config: Config
     dataset: Dataset
     network: Network
-    bound: BoundNetwork
     step: TrainingStep
     compile_seconds: float
     """What binding took: compiling kernels, or loading them from the cache."""
@@ -103,6 +92,10 @@ class Workload:
     def run(self, number: int) -> float:
         """Train on batch `number` of an endless round; its mean loss."""
         return self.step.run(number % BATCHES) / self.step.batch_size
+
+    def select(self, number: int) -> None:
+        """Make batch `number` of an endless round the one that the step's program works on."""
+        self.step.feed.select(number % BATCHES * self.step.batch_size, self.step.batch_size)
 
     def reset(self) -> None:
         """Go back to the start of training."""
@@ -122,7 +115,7 @@ class Workload:
 
 def bind_workload(config: Config, dataset: Dataset) -> Workload:
     """The config's training step on a dataset, as `nnjit train` binds it."""
-    network = _WatchedNetwork(config.model, dataset.shape, np.dtype(config.train.precision), config.seed)
+    network = build_network(config, dataset.shape)
     inputs, targets = Scaling(dataset.shift, dataset.factor), Scaling(dataset.target_shift, dataset.target_factor)
     metric = metric_for(config, dataset.classes)
     initial = network.weights.copy()
@@ -130,7 +123,7 @@ def bind_workload(config: Config, dataset: Dataset) -> Workload:
     step = TrainingStep(
         network, config.train.batch_size, config.loss, metric, config.optimizer, dataset.train, inputs, targets
     )
-    workload = Workload(config, dataset, network, network.bound, step, 0.0, initial)
+    workload = Workload(config, dataset, network, step, 0.0, initial)
     workload.run(0)  # compiles what runs the calls
     workload.compile_seconds = time.perf_counter() - start
     workload.reset()

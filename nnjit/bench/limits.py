@@ -1,0 +1,93 @@
+"""What this machine can do at most: multiply-adds and bytes per second, the two limits of a roofline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnjit.bench.timing import run_times
+from nnjit.kernels import limits
+from nnjit.kernels.program import Call, Program
+from nnjit.kernels.simd import lanes
+from nnjit.kernels.threads import get_threads, set_threads
+from nnjit.kernels.tuning import choose_tile
+from nnjit.parameters import aligned_zeros
+
+TAPS = 32
+"""Products that a tile sums in a round: at most 32 kB of operands with any tile."""
+ROUNDS = 1000
+"""Rounds of a task: about 0.3 ms."""
+TASKS_PER_THREAD = 8
+MEMORY_BYTES = 256 * 2**20
+"""Of an array that bandwidth is measured over: more than the caches hold, of most machines."""
+MEMORY_TASKS = 256
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Bytes per second; a copy counts what it reads and what it writes."""
+
+    read: float
+    write: float
+    copy: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a number of threads."""
+
+    threads: int
+    peak_gflops: float
+    """1e9 operations per second in float32; a multiply-add is two."""
+    bandwidth: Bandwidth
+
+
+def peak_gflops(dtype: Any, seconds: float) -> float:
+    """The highest rate, in 1e9 operations per second, that a register tile reached with as many threads as are set."""
+    tile = choose_tile(64, 64, TAPS)._replace(row_step=1, column_step=1)
+    tasks = TASKS_PER_THREAD * get_threads()
+    w = aligned_zeros((TAPS * tile.rows,), dtype)
+    x = aligned_zeros((TAPS * tile.columns, lanes(dtype)), dtype)
+    out = aligned_zeros((tasks * tile.rows * tile.columns, lanes(dtype)), dtype)
+    w[:], x[:] = 0.5, 0.25
+    multiply_adds = ROUNDS * TAPS * out.size
+    call = Call(limits.multiply_add, tasks, (tile, np.full(1, ROUNDS), w, x, out), multiply_adds)
+    return 2e-9 * multiply_adds / _fastest(call, seconds)
+
+
+def bandwidth(seconds: float, size: int = MEMORY_BYTES) -> Bandwidth:
+    """The highest rates over arrays of `size` bytes, a multiple of 64 KiB, with as many threads as are set."""
+    width = lanes(np.float32)
+    vectors = size // 4 // width
+    x, out = (aligned_zeros((vectors, width), np.float32) for _ in range(2))
+    x[:] = 1  # memory that nothing was written to is one page of zeros
+    chunk = vectors // MEMORY_TASKS
+    sums = aligned_zeros((MEMORY_TASKS, width), np.float32)
+    read = Call(limits.read, MEMORY_TASKS, (chunk, x, sums), x.size)
+    write = Call(limits.write, MEMORY_TASKS, (chunk, out), x.size)
+    copy = Call(limits.copy, MEMORY_TASKS, (chunk, x, out), x.size)
+    seconds /= 3
+    return Bandwidth(
+        size / _fastest(read, seconds), size / _fastest(write, seconds), 2 * size / _fastest(copy, seconds)
+    )
+
+
+def machine_limits(seconds: float) -> list[Limits]:
+    """The limits of one thread, and of all that are set if they are more; about `seconds` for each."""
+    before = get_threads()
+    found = []
+    try:
+        for threads in sorted({1, before}):
+            set_threads(threads)
+            found.append(Limits(threads, peak_gflops(np.float32, seconds / 4), bandwidth(seconds * 3 / 4)))
+    finally:
+        set_threads(before)
+    return found
+
+
+def _fastest(call: Call, seconds: float) -> float:
+    """The least time that a call took: a limit is what no run passes."""
+    program = Program([call])
+    return min(run_times(lambda _: program.run(), seconds))
