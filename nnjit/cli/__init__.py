@@ -27,6 +27,7 @@ COMMANDS = {
     "summary": "Print the layers with their shapes, parameters and costs.",
     "gradcheck": "Check gradients against differences of the loss.",
     "explain": "Write out a network's forward and backward pass.",
+    "bench": "Measure the speed of training steps, layer by layer.",
     "warmup": "Compile kernels ahead of time.",
     "info": "Print versions, CPU, threads and the kernel cache.",
     "schema": "Print the JSON Schema of config files, for editors.",
