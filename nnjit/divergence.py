@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.checkpoint import write_atomically
-from nnjit.data.section import FractionSource
 from nnjit.errors import DivergedError, NnjitError
 from nnjit.network import Stage
 from nnjit.steps import Scored, TrainingStep
@@ -178,11 +177,7 @@ def _trace(trainer: Trainer, scored: Scored, split: str, step: int | None, value
         rows = rows[:0]
     elif values.per_sample:
         rows = rows[wrong.reshape(len(rows), -1).any(axis=1)]
-    data = trainer.config.data
-    source = data.train if split == "train" else data.validation
-    if isinstance(source, FractionSource):
-        split, source = "train", data.train
-    start = source.rows[0] if source and source.rows else 0
+    split, start = trainer.config.data.origin(split)
     return Trace(values.name, step, wrong.size, int(wrong.sum()), split, (np.sort(rows) + start).tolist())
 
 

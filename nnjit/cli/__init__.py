@@ -26,6 +26,8 @@ COMMANDS = {
     "check": "Check a config and its data without training.",
     "summary": "Print the layers with their shapes, parameters and costs.",
     "gradcheck": "Check gradients against differences of the loss.",
+    "doctor": "Check a network, its data and its first steps before training.",
+    "reproduce": "Train a recorded run again and compare bit for bit.",
     "explain": "Write out a network's forward and backward pass.",
     "bench": "Measure the speed of training steps, layer by layer.",
     "warmup": "Compile kernels ahead of time.",

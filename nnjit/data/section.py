@@ -186,6 +186,13 @@ class DataSection(_Section):
             raise ValueError("only one of train, validation and test can be read from standard input (`-`)")
         return self
 
+    def origin(self, split: str) -> tuple[str, int]:
+        """Whose file the samples of a split are from, train's for a fraction, and the row of it that counts as 0."""
+        source = getattr(self, split)
+        if isinstance(source, FractionSource):
+            split, source = "train", self.train
+        return split, source.rows[0] if source.rows else 0
+
     def located(self, base: Path) -> DataSection:
         """The same data with absolute paths, `base` being the folder that its own start from."""
         given = {name: getattr(self, name) for name in ("train", "validation", "test")}
