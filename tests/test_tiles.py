@@ -39,7 +39,7 @@ def run_tile(task, tile, start, w, x, taps, out, sums):
     """One tile through every operation; see the test for what comes out."""
     total = tile_rows(tile, start, 1)
     total = tile_fma(tile, total, w, 2, x, 1, 2)
-    tile_store(total, out, 1, 5, 1)
+    tile_store(total, out, 1, 5, 1, 0)
     total = tile_zeros(tile, x)
     total = tile_fma_vectors(total, x, 2, 3, x, 4, taps, 1)
     tile_store_sums(total, sums, 2, 7)

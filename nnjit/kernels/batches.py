@@ -35,7 +35,7 @@ def gather(task, extent, data, order, position, shift, factor, out):
             else:
                 offset, scale = load(shift, entry + j), load(factor, entry + j)
             tile = tile_of_samples(data, order, first, used, entry + j, offset, scale)
-            tile_store(tile, vectors, at + j * out.column, out.column, 0)
+            tile_store(tile, vectors, at + j * out.column, out.column, 0, 0)
         return
     for j in range(extent.columns):
         to = at + j * out.column
@@ -75,4 +75,4 @@ def samples_to_rows(task, groups, x, out):
     block = task // groups
     group = task % groups
     tile = tile_across(x.vectors, x.start + block * x.block + group * lanes * x.row, x.row)
-    tile_store(tile, out, block * lanes * groups + group, groups, 0)
+    tile_store(tile, out, block * lanes * groups + group, groups, 0, 0)

@@ -75,7 +75,8 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
 
     w Weights (R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
     A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead
-    and computes some entries twice, with the same bits.
+    and computes some entries twice; it leaves the rows of the tile before it alone, since out holds sums until the
+    epilogue has passed over them.
     """
     # Rows vary fastest: the tasks that follow each other read the same lines of x, which then come from a near cache.
     row_tiles = len(w.firsts)
@@ -83,6 +84,7 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     row = min(row_tile * tile.rows, extent.rows - tile.rows)
     line = task // row_tiles % extent.lines
     block = task // (row_tiles * extent.lines)
+    shared = row_tile * tile.rows - row
     w_first = w.firsts[row_tile]
     x_first = x.start + block * x.block + line * x.line
     out_first = out.start + block * out.block + row * out.row + line * out.line
@@ -94,8 +96,8 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
         total = tile_rows(tile, bias, row)
         for k in range(taps):
             total = tile_fma(tile, total, w.scalars, w_first + w.taps[k], x.vectors, x_column + x_taps[k], x.column)
-        tile_store(total, out.vectors, out_first + column * out.column, out.row, out.column)
-    for r in range(tile.rows):
+        tile_store(total, out.vectors, out_first + column * out.column, out.row, out.column, shared)
+    for r in range(shared, tile.rows):
         for j in range(extent.columns):
             at = out_first + r * out.row + j * out.column
             value = finish(epilogue, load(out.vectors, at), y.vectors, y_first + r * y.row + j * y.column)

@@ -19,7 +19,7 @@ def multiply_add(task, tile, rounds, w, x, out):
     for _ in range(rounds[0]):
         for k in range(taps):
             total = tile_fma(tile, total, w, k * tile.rows, x, k * tile.columns, 1)
-    tile_store(total, out, task * tile.rows * tile.columns, tile.columns, 1)
+    tile_store(total, out, task * tile.rows * tile.columns, tile.columns, 1, 0)
 
 
 @kernel

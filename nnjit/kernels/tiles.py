@@ -219,30 +219,33 @@ def tile_fma_vectors(tile, d, d_first, d_step, x, x_first, taps, tap):
     return tile + left[:, None, :] * right
 
 
-def _tile_store(typing_context, tile, out, first, row_step, column_step):
-    signature = types.void(tile, out, types.intp, types.intp, types.intp)
+def _tile_store(typing_context, tile, out, first, row_step, column_step, skipped):
+    signature = types.void(tile, out, types.intp, types.intp, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
-        value, out_value, at, row_stride, column_stride = arguments
+        value, out_value, at, row_stride, column_stride, skipped_value = arguments
         pointer = element_pointer(context, builder, out, out_value, types.intp, at)
         for r in range(tile.rows):
-            for c in range(tile.columns):
-                offset = builder.add(
-                    _vector_step(context, builder, tile.vector, row_stride, r),
-                    _vector_step(context, builder, tile.vector, column_stride, c),
-                )
-                entry = builder.extract_value(value, r * tile.columns + c)
-                store_vector(context, builder, tile.vector, entry, builder.gep(pointer, [offset]))
+            wanted = builder.icmp_signed("<=", skipped_value, context.get_constant(types.intp, r))
+            with builder.if_then(wanted, likely=True):
+                for c in range(tile.columns):
+                    offset = builder.add(
+                        _vector_step(context, builder, tile.vector, row_stride, r),
+                        _vector_step(context, builder, tile.vector, column_stride, c),
+                    )
+                    entry = builder.extract_value(value, r * tile.columns + c)
+                    store_vector(context, builder, tile.vector, entry, builder.gep(pointer, [offset]))
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @lowered_by(_tile_store)
-def tile_store(tile, out, first, row_step, column_step):
-    """out[first + r * row_step + c * column_step, :] = tile[r, c]; out (vectors, L)."""
+def tile_store(tile, out, first, row_step, column_step, skipped):
+    """out[first + r * row_step + c * column_step, :] = tile[r, c] for r >= skipped; out (vectors, L)."""
     rows, columns, _ = tile.shape
-    out[first + row_step * np.arange(rows)[:, None] + column_step * np.arange(columns)] = tile
+    places = first + row_step * np.arange(rows)[:, None] + column_step * np.arange(columns)
+    out[places[skipped:]] = tile[skipped:]
 
 
 def _transposed(builder, vectors):

@@ -54,7 +54,9 @@ def choose_tile(rows: int, columns: int, taps: int, group_rows: int | None = Non
             if r * c > 1 and r * c > (24 if registers == 32 else 6):
                 continue
             far = FAR_LOAD * c if taps > NEAR_TAPS else 0.0
-            cycles = max(r * c / 2 * pieces, (r + c * pieces) / 2, 4.0) + TAP_OVERHEAD + far
+            # With one or two rows, one multiply-add a cycle was the most that was seen.
+            rate = 2 if r > 2 else 1
+            cycles = max(r * c / rate * pieces, (r + c * pieces) / 2, 4.0) + TAP_OVERHEAD + far
             tiles = -(-rows // r) * -(-columns // c)
             cost = tiles * (cycles * taps + r * c * ENTRY_OVERHEAD)
             if cost < best_cost:

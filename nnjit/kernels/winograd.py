@@ -114,7 +114,7 @@ def winograd_kernels(task, extent, w, row_step, map_step, rotated, u):
     """u[p, k, f] = entry p of G g Gt, with g[a, b] = w[f * row_step + k * map_step + 3 * a + b], or g rotated by 180
     degrees
 
-    extent Extent: rows F, lines K  w flat  u (36, F / L, K, L) as (vectors, L), F padded to whole vectors by zeros,
+    extent Extent: rows F, lines K  w (scalars,)  u (36 * F / L * K, L), F padded to whole vectors by zeros,
     fully overwritten. A task owns L rows of one map.
     """
     lanes = u.shape[1]
@@ -144,9 +144,8 @@ def winograd_kernels(task, extent, w, row_step, map_step, rotated, u):
 def winograd(task, thread, tile, tiling, u, x, bias, out, epilogue, y, scratch):
     """out[n, f, i, j] = epilogue(bias[f] + sum over k, a, b of g[f, k, a, b] * x[n, k, i + a, j + b], y[n, f, i, j])
 
-    u flat, the transformed kernels (36, F / L, K, L)  x View (N, K, H, W), which may be read 4 * down + 2 lines deep
-    and
-    4 * across + 2 columns wide  bias (F,)  out, y View (N, F, I, J), out fully overwritten
+    u (scalars,): the transformed kernels, 36 x F / L x K x L  x View (N, K, H, W), which may be read 4 * down + 2 lines
+    deep and 4 * across + 2 columns wide  bias (F,)  out, y View (N, F, I, J), out fully overwritten
     scratch (threads, vectors, L): `scratch_vectors` for the calling thread; tile.rows divides L
     A task owns a block and `group` lines of tiles.
     """
@@ -181,7 +180,7 @@ def winograd(task, thread, tile, tiling, u, x, bias, out, epilogue, y, scratch):
                 v_at = p * plane + t
                 for k in range(tiling.maps):
                     total = tile_fma(tile, total, u, u_at + k * lanes, memory, v_at + k * tiles, 1)
-                tile_store(total, memory, products + p * product_plane + t, tiles, 1)
+                tile_store(total, memory, products + p * product_plane + t, tiles, 1, 0)
         for r in range(min(tile.rows, tiling.rows - row)):
             offset = full(memory, bias[row + r])
             for t in range(tiles):

@@ -1,0 +1,99 @@
+"""A task writes what no other task of its call writes: the reason why threads change no bit."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nnjit.kernels.contraction import View
+from nnjit.kernels.program import Call, takes_thread
+from nnjit.layers.activations import Relu, Sigmoid
+from nnjit.layers.base import Layer
+from nnjit.layers.conv2d import Conv2d
+from nnjit.layers.dense import Dense
+from nnjit.layers.flatten import Flatten
+from nnjit.layers.pooling import AveragePool, MaxPool
+from nnjit.network import Network
+
+RESULTS = ("out", "dx", "dw", "db", "u")
+"""What kernels call the arrays that they fill."""
+
+NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
+    "dense": ([Dense(units=37), Relu(), Dense(units=21), Sigmoid(), Dense(units=5)], (29,)),
+    "images": (
+        [
+            Conv2d(filters=7, kernel=(3, 2), stride=(2, 1), padding="same"),
+            Relu(),
+            MaxPool(window=(2, 2), stride=(1, 1)),
+            Conv2d(filters=11, kernel=(3, 3)),
+            Sigmoid(),
+            AveragePool(window=(2, 2)),
+            Flatten(),
+            Dense(units=3),
+        ],
+        (5, 13, 11),
+    ),
+    "winograd": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), Relu()], (17, 9, 10)),
+}
+
+
+def written(call: Call, task: int) -> NDArray[np.int64]:
+    """The entries of the call's result that one task alone fills; none for a call that works in place."""
+    kernel = getattr(call.kernel, "py_func", call.kernel)
+    first = 2 if takes_thread(call.kernel) else 1
+    named = dict(zip(list(inspect.signature(kernel).parameters)[first:], call.arguments, strict=True))
+    result = next((named[name] for name in RESULTS if name in named), None)
+    memory = result.vectors if isinstance(result, View) else result
+    # A forward epilogue does not read y, which is then `out` itself.
+    others = [value for key, value in named.items() if key not in (*RESULTS, "y")]
+    inputs = [value.vectors if isinstance(value, View) else value for value in others]
+    if memory is None or any(value is memory for value in inputs if isinstance(value, np.ndarray)):
+        return np.empty(0, np.int64)
+    before = memory.copy()
+    memory[...] = np.nan
+    call.kernel(task, *((0,) if first == 2 else ()), *call.arguments)
+    filled = np.flatnonzero(~np.isnan(memory))
+    memory[...] = before
+    return filled
+
+
+def overlapping(calls: list[Call]) -> list[str]:
+    """The kernels of which two tasks of one call fill the same entry."""
+    found = []
+    for call in calls:
+        entries: Any = np.concatenate([written(call, task) for task in range(call.tasks)])
+        if len(np.unique(entries)) < len(entries):
+            found.append(call.kernel.__name__)
+    return found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_entry_has_two_owners(name: str) -> None:
+    layers, shape = NETWORKS[name]
+    network = Network(layers, shape, np.dtype("float64"), 0)
+    bound = network.bind(11, input_gradient=True)
+    rng = np.random.default_rng(0)
+    bound.x.write(rng.normal(size=(11, *shape)))
+    # `contract_lanes` computes shared rows and taps in full before it stores them, with the same bits.
+    calls = [call for call in [*bound.forward, *bound.backward] if call.kernel.__name__ != "contract_lanes"]
+    assert overlapping(calls) == []
+
+
+def test_shared_entries_are_seen() -> None:
+    network = Network([Dense(units=5)], (4,), np.dtype("float64"), 0)
+    (call,) = network.bind(3).forward
+    twice = call._replace(kernel=_same_task(call.kernel), tasks=2)
+    assert overlapping([twice]) == ["contract"]
+
+
+def _same_task(kernel: Any) -> Any:
+    """A kernel whose tasks all do the work of task 0."""
+
+    def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):  # type: ignore[no-untyped-def]
+        kernel(0, tile, extent, w, x, x_taps, bias, out, epilogue, y)
+
+    return contract
