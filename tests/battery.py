@@ -220,12 +220,14 @@ class BoundLoss:
     def run(self, out: Array, target: Array) -> tuple[Array, Array]:
         """The costs of all lanes (blocks * L,) and the gradient (N, *shape) of their mean over N samples; target
         (N, *shape)."""
-        self._out.write(out)
+        lanes_in_all = self._out.blocks * self._out.view.vectors.shape[1]
+        # Lanes without a sample hold what the biases make of a blank one, not zeros.
+        spare = np.ones((lanes_in_all - len(out), *out.shape[1:]), out.dtype)
+        self._out.write(np.concatenate([out, spare]))
         self._target.write(target)
         self._dout.view.vectors[:] = np.nan
         self.site.count[0] = len(out)
         self._program.run()
-        lanes_in_all = self._out.blocks * self._out.view.vectors.shape[1]
         gradient = self._dout.read(lanes_in_all)
         assert not gradient[len(out) :].any(), "a lane without a sample has a gradient"
         return self.site.costs.ravel(), gradient[: len(out)]

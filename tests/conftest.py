@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from nnjit import convolution
 from nnjit.kernels import tuning
 from nnjit.kernels.compiler import JIT
-from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.threads import get_threads, set_threads
+from nnjit.kernels.tiles import TileShape
 
 pytest.register_assert_rewrite("battery")
 
@@ -35,7 +36,8 @@ def few_tiles() -> Iterator[None]:
         return TileShape(min(rows, 2), 3 if columns >= 3 else 1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "choose_tile", choose)
+        for module in (tuning, convolution):
+            patch.setattr(module, "choose_tile", choose)
         yield
 
 

@@ -144,10 +144,10 @@ def test_what_is_loaded_is_seen() -> None:
 # What kernels and settings say about themselves
 
 NO_ARRAYS = {
-    "task", "tile", "extent", "epilogue", "window", "classes", "chunk", "decayed", "nesterov", "threshold", "rows",
-    "row_step", "groups",
+    "task", "thread", "tile", "extent", "epilogue", "window", "tiling", "classes", "chunk", "decayed", "nesterov",
+    "threshold", "rows", "row_step", "map_step", "rotated", "groups",
 }  # fmt: skip
-SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights )?\([\w*, .+-]+\)")
+SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights )?\([\w*/, .+-]+\)")
 
 
 def kernels(source: str) -> Iterator[ast.FunctionDef]:

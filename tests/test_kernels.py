@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from nnjit import convolution
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
 from nnjit.kernels.program import Program
@@ -54,6 +55,35 @@ def test_dense(inputs: int, units: int, samples: int, bias: bool) -> None:
 def test_conv2d(shape: Any, filters: int, kernel: Any, stride: Any, padding: Any, samples: int) -> None:
     layer = Conv2d(filters=filters, kernel=kernel, stride=stride, padding=padding)
     assert_equals_reference([layer], shape, samples)
+
+
+def everywhere_winograd(kernel: Any, stride: Any, rows: int, maps: int, sizes: Any) -> bool:
+    """`prefers_winograd` without its least number of maps, below which it does not pay."""
+    return kernel == (3, 3) and stride == (1, 1) and min(sizes) >= 4
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(4, 9), st.integers(4, 9)),
+    filters=st.sampled_from([1, 2, 9]),
+    padding=st.sampled_from(["valid", "same", "full", (3, 1)]),
+    samples=st.sampled_from([1, 9, 17]),
+)
+def test_winograd(shape: Any, filters: int, padding: Any, samples: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "prefers_winograd", everywhere_winograd)
+        assert_equals_reference([Conv2d(filters=filters, kernel=(3, 3), padding=padding)], shape, samples)
+
+
+def test_winograd_errs_by_some_millionths_in_single_precision_and_direct_sums_by_less() -> None:
+    found = {}
+    for algorithm in ("auto", "direct"):
+        layer = Conv2d(filters=16, kernel=(3, 3), padding="same", algorithm=algorithm)
+        stack = Stack([layer], (32, 8, 8), np.float32, batch_size=4)
+        x, dout = stack.random(4)
+        found[algorithm] = errors(stack.run(x, dout), by_reference([layer], stack.parameters(), x, dout))
+    for name in ("out", "dx"):
+        assert found["direct"][name] < 1e-6 < found["auto"][name] * 10
+        assert found["auto"][name] < 1e-5
 
 
 @given(
@@ -112,6 +142,12 @@ def test_infinite_maxima_win_and_so_does_nan() -> None:
     pairs = [[-np.inf, -np.inf], [np.inf, 1.0], [np.nan, np.inf], [np.inf, np.nan]]
     out = stack.forward(np.array(pairs).reshape(1, 1, 1, 8))
     assert_array_equal(out.ravel(), [-np.inf, np.inf, np.nan, np.nan])
+
+
+def test_softmax_far_from_zero_stays_finite() -> None:
+    stack = Stack(layers_of("softmax"), (3,), np.float32, batch_size=2)
+    out = stack.forward(np.array([[1000, 0, 1000], [-1000, -1000, -1000]], np.float32))
+    np.testing.assert_allclose(out, [[0.5, 0, 0.5], [1 / 3] * 3], rtol=1e-6)
 
 
 def test_relu_keeps_nan_and_stops_gradients_at_zero() -> None:
