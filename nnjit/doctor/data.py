@@ -51,8 +51,8 @@ def _classes(dataset: Dataset, classes: list[str]) -> Finding:
         return Finding("classes", "problem", reason, "take such a class out of data.classes, or give it samples")
     least, most = int(counts.argmin()), int(counts.argmax())
     reason = (
-        f"{counts[least]} samples of class {classes[least]!r}, {counts[most]} of class {classes[most]!r}, "
-        f"others between, {len(classes)} classes"
+        f"{counts[least]} samples of class {classes[least]!r} to {counts[most]} of class {classes[most]!r}, "
+        f"{len(classes)} classes"
     )
     if counts[most] > IMBALANCE * counts[least]:
         remedy = "collect or repeat samples of rare classes; accuracy says little about them"

@@ -21,7 +21,7 @@ SAMPLES = 256
 """Training samples on which losses and units are looked at."""
 STEPS = 20
 """Steps of training that are watched."""
-LOSS = (0.5, 2.0), (0.0, 20.0)
+LOSS = (0.2, 3.0), (0.0, 20.0)
 """Loss before training as a multiple of guessing: good, and bearable."""
 RATIO = (1e-5, 1e-1), (0.0, 1.0)
 """Norm of an update as a share of the norm of the weights: good, and bearable. About 1e-3 is usual."""
