@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NOJIT_TESTS := tests/test_simd.py tests/test_tiles.py tests/test_lane_math.py tests/test_kernels.py \
 	tests/test_layers.py tests/test_losses.py
 
-.PHONY: train test test-peers lint types format check clean
+.PHONY: train test test-peers bench lint types format check clean
 
 train: .venv/base  ## train configs/digits.yaml and measure it on the test split
 	model=$$($(BIN)/nnjit train configs/digits.yaml) && $(BIN)/nnjit evaluate "$$model"
@@ -20,6 +20,9 @@ test: .venv/test  ## run the tests, compiled and then without the compiler, with
 
 test-peers: .venv/peers  ## compare with PyTorch and scikit-learn
 	$(BIN)/pytest -m peers
+
+bench: .venv/peers  ## time all workloads against PyTorch and write benchmarks/RESULTS.md; wants a quiet machine
+	$(BIN)/python benchmarks/compare_torch.py --write benchmarks/RESULTS.md
 
 lint: .venv/lint
 	$(BIN)/ruff check .

@@ -10,16 +10,20 @@ import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from memory import peak_memory_of
+from memory import TRAINERS, peak_memory_of
+from results import machine, page, write_page
 from sklearn_peer import DIFFERENCES, sklearn_epoch
 from threadpoolctl import threadpool_limits
-from torch_peer import TorchInference, TorchTraining, modes_for
+from torch_peer import MODES, TorchInference, TorchTraining, modes_for
 from workloads import INFERENCE, INFERENCE_BATCH, WORKLOADS, workload
 
+from nnjit.bench.limits import machine_limits
+from nnjit.bench.profile import Profile, profile
 from nnjit.bench.timing import race
 from nnjit.bench.workload import BATCHES, Workload, bind_workload, measured_data
 from nnjit.errors import CheckFailedError
@@ -35,6 +39,9 @@ AGREEMENT = 1e-4
 """Largest relative difference of two losses, or of two outputs by the largest of them."""
 AGREEMENT_STEPS = 20
 
+MEMORY_WORKLOAD = "vgg-small"
+LIMITS_SECONDS = 4.0
+
 
 @dataclass
 class Comparison:
@@ -47,6 +54,8 @@ class Comparison:
     difference: float
     """The largest relative difference of a loss or an output from nnjit's."""
     notes: list[str] = field(default_factory=list)
+    profile: Profile | None = None
+    """nnjit's step, layer by layer."""
 
     @property
     def best_peer(self) -> str:
@@ -108,8 +117,9 @@ def compare_training(name: str, rounds: int, seconds: float, modes: Sequence[str
     peers = torch_trainings(subject, wanted, notes)
     ours = losses_of(subject.run)
     difference = max(check_agreement(name, mode, ours, losses_of(peer.run)) for mode, peer in peers.items())
-    for contender in (subject, *peers.values()):
-        contender.reset()
+    subject.reset()
+    for peer in peers.values():
+        peer.reset()
     turns = race({NNJIT: subject.run, **{mode: peer.run for mode, peer in peers.items()}}, rounds, seconds)
     medians = {contender: statistics.median(times) for contender, times in turns.items()}
     epoch = sklearn_epoch(subject.config, subject.dataset)
@@ -118,7 +128,8 @@ def compare_training(name: str, rounds: int, seconds: float, modes: Sequence[str
             turns = race({SKLEARN: epoch.run}, rounds, seconds)
         medians[SKLEARN] = statistics.median(turns[SKLEARN]) / BATCHES
         notes.append(f"scikit-learn: {DIFFERENCES}")
-    return Comparison(name, subject.config.train.batch_size, medians, difference, notes)
+    parts = profile(subject, rounds * seconds)
+    return Comparison(name, subject.config.train.batch_size, medians, difference, notes, parts)
 
 
 class NnjitInference:
@@ -190,7 +201,9 @@ def show(comparison: Comparison) -> None:
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=0.5, show_default=True, help="Of a turn.")
 @click.option("--no-compile", is_flag=True, help="Leave out torch.compile, which takes a minute for each network.")
 @click.option("--no-inference", is_flag=True, help="Time training alone.")
-@click.option("--memory", is_flag=True, help="Also compare the peak memory of training vgg-small.")
+@click.option(
+    "--write", type=click.Path(path_type=Path), metavar="FILE", help="Write a page of results; takes memory too."
+)
 def main(
     names: tuple[str, ...],
     threads: int | None,
@@ -198,7 +211,7 @@ def main(
     seconds: float,
     no_compile: bool,
     no_inference: bool,
-    memory: bool,
+    write: Path | None,
 ) -> None:
     """Compare nnjit with PyTorch on the workloads NAME..., all of them by default."""
     unknown = [name for name in names if name not in WORKLOADS]
@@ -208,19 +221,23 @@ def main(
     set_threads(threads)
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # torch.compile's
-    modes = ("NCHW", "channels-last") if no_compile else ("NCHW", "channels-last", "torch.compile")
+    facts = machine()
+    modes = tuple(mode for mode in MODES if not (no_compile and mode == "torch.compile"))
     chosen = names or WORKLOADS
+    comparisons = []
     try:
         for name in chosen:
-            show(compare_training(name, rounds, seconds, modes, threads))
+            comparisons.append(compare_training(name, rounds, seconds, modes, threads))
+            show(comparisons[-1])
         for name in chosen:
             if name in INFERENCE and not no_inference:
-                show(compare_inference(name, rounds, seconds, modes))
+                comparisons.append(compare_inference(name, rounds, seconds, modes))
+                show(comparisons[-1])
     except CheckFailedError as error:
         raise click.ClickException(str(error)) from None
-    if memory:
-        for peer in ("nnjit", "torch"):
-            click.echo(f"vgg-small, peak memory, {peer}: {peak_memory_of(peer, 'vgg-small', threads)}")
+    if write is not None:
+        memory = {trainer: peak_memory_of(trainer, MEMORY_WORKLOAD, threads) for trainer in TRAINERS}
+        write_page(write, page(facts, threads, machine_limits(LIMITS_SECONDS), comparisons, memory))
 
 
 if __name__ == "__main__":

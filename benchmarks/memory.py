@@ -1,4 +1,4 @@
-"""The peak memory of training a workload, each trainer in a process of its own: python memory.py nnjit|torch NAME."""
+"""The peak memory of training a workload, each trainer in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from nnjit.trainer import build_network
 
 STEPS = 10
 
+TRAINERS = ("nnjit", "PyTorch, NCHW", "PyTorch, channels-last")
+
 
 @dataclass(frozen=True)
 class PeakMemory:
@@ -28,19 +30,16 @@ class PeakMemory:
     peak: int
     """After STEPS steps of training."""
 
-    def __str__(self) -> str:
-        return f"{self.peak / 1e6:.0f} MB, {(self.peak - self.loaded) / 1e6:.0f} MB more than before training"
-
 
 def peak_memory_of(trainer: str, name: str, threads: int) -> PeakMemory:
-    """The peak of `trainer` (nnjit, torch) on the workload `name`, measured in a new process."""
+    """The peak of one of TRAINERS on the workload `name`, measured in a new process."""
     words = [sys.executable, str(Path(__file__)), trainer, name, str(threads)]
     printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return PeakMemory(**json.loads(printed))
 
 
 @click.command()
-@click.argument("trainer", type=click.Choice(["nnjit", "torch"]))
+@click.argument("trainer", type=click.Choice(TRAINERS))
 @click.argument("name")
 @click.argument("threads", type=int)
 def main(trainer: str, name: str, threads: int) -> None:
@@ -57,7 +56,9 @@ def main(trainer: str, name: str, threads: int) -> None:
 
         torch.set_num_threads(threads)
         before = peak_memory_bytes()
-        run = TorchTraining(config, dataset, build_network(config, dataset.shape), "channels-last").run
+        run = TorchTraining(
+            config, dataset, build_network(config, dataset.shape), trainer.removeprefix("PyTorch, ")
+        ).run
     for number in range(STEPS):
         run(number)
     print(json.dumps({"loaded": before, "peak": peak_memory_bytes()}))
