@@ -245,7 +245,7 @@ class _Writer:
                 f" For {checks.kinks} there is no difference: a relu or a maximum decides otherwise on its two sides."
             )
         )
-        verdict = "All agree." if not checks.wrong else f"{checks.wrong} DISAGREE."
+        verdict = f"{checks.wrong} DISAGREE{'S' * (checks.wrong == 1)}." if checks.wrong else "All agree."
         yield Paragraph(
             (
                 f"{checks.entries} derivatives were computed in three ways: by the formula above them, by the kernels, "

@@ -29,20 +29,19 @@ def numbers(name: str, array: Array | Defined, names: Names) -> Iterator[Block]:
             yield Matrix(entry_at(name, plane, names), _figures(values[plane]))
         return
     whole = entry_at(name, (), names)
+    centre: tuple[int, ...] = tuple(size // 2 for size in shape)
     if isinstance(array, Defined):
-        # Not read in full: its formula is evaluated entry by entry.
-        centre: tuple[int, ...] = tuple(size // 2 for size in shape)
-        yield Paragraph((whole, f" has the shape {_by(shape)}. A part of it:"))
+        # Its formula is evaluated entry by entry, which statistics are not worth.
+        said = "A part of it:"
     elif (array == array.flat[0]).all():
         yield Paragraph(
-            (entry_at(name, (), names), f" has {array.size:,} numbers; all are {figure(float(array.flat[0]))}.")
+            (whole, f" has the shape {_by(shape)}; all its {array.size:,} numbers are {figure(float(array.flat[0]))}.")
         )
         return
     else:
         centre = tuple(int(k) for k in np.unravel_index(int(np.abs(array).argmax()), shape))
-        yield Paragraph(
-            (entry_at(name, (), names), f" has the shape {_by(shape)}. {_statistics(array)} Round the largest:")
-        )
+        said = f"{_statistics(array)} Round the largest:"
+    yield Paragraph((whole, f" has the shape {_by(shape)}. {said}"))
     runs = [range(k, k + 1) for k in centre[:-2]]
     runs += [_around(k, size) for k, size in zip(centre[-2:], shape[-2:], strict=True)]
     values = np.array([float(array[place]) for place in product(*runs)]).reshape([len(run) for run in runs[-2:]])

@@ -1,0 +1,109 @@
+"""`nnjit explain` on the command line: formats, files, exit codes and messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from command import TINY, nnjit, without_compiling
+
+from nnjit.layers.dense import Dense
+
+TWO_LAYER = Path(__file__).parents[1] / "configs" / "two-layer.yaml"
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A config named tiny.yaml in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    return "tiny.yaml"
+
+
+def test_text_on_standard_output() -> None:
+    result = nnjit("explain", TWO_LAYER)
+    assert (result.exit_code, without_compiling(result.stderr)) == (0, "")
+    assert result.stdout.startswith(f"{TWO_LAYER}, explained\n====")
+    assert "    a⁽³⁾ = [ 0.751365070  0.772928465 ]\n" in result.stdout
+    assert "22 derivatives were computed in three ways" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (["--out", "it.html"], "<!DOCTYPE html>\n"),
+        (["--out", "it.MD"], "# "),
+        (["--out", "it"], f"{TWO_LAYER}, explained\n="),
+        (["--out", "it.md", "--format", "html"], "<!DOCTYPE html>\n"),
+    ],
+)
+def test_a_file_in_the_format_of_its_name(
+    arguments: list[str], start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = nnjit("explain", TWO_LAYER, *arguments)
+    assert (result.exit_code, result.stdout, without_compiling(result.stderr)) == (0, "", "")
+    text = Path(arguments[1]).read_text(encoding="utf-8")
+    assert text.startswith(start)
+    if start.startswith("<"):
+        ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))
+
+
+def test_a_sample_and_a_layer(config: str) -> None:
+    result = nnjit("explain", config, "--sample", "3", "--layer", "2")
+    assert result.exit_code == 0
+    assert "Sample 3 of the training split, of class 3, with the parameters that seed 3 draws." in result.stdout
+    assert result.stdout.count("\nLayer 2: dense\n") == 2 and "Layer 1: relu\n" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sample", "64"], "Invalid value for --sample: expected 0 to 63, the samples of the training split, got 64"),
+        (["--sample", "-1"], "Invalid value for --sample: expected 0 to 63, the samples of the training split, got -1"),
+        (["--layer", "3"], "Invalid value for --layer: expected 0 to 2, the layers of the model, got 3"),
+    ],
+)
+def test_what_is_not_there(config: str, arguments: list[str], message: str) -> None:
+    result = nnjit("explain", config, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"Error: {message}"
+
+
+def test_a_file_that_cannot_be_written(config: str) -> None:
+    result = nnjit("explain", config, "--layer", "2", "--out", "no/such/folder.html")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert (
+        without_compiling(result.stderr) == "error: no/such/folder.html: cannot be written: No such file or directory\n"
+    )
+
+
+def test_a_wrong_gradient_ends_with_exit_code_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Dense.equations
+
+    def planted(layer: Dense, shape: tuple[int, ...]) -> object:
+        found = honest(layer, shape)
+        wrong = (item._replace(text=item.text.replace("dweight[f, d] =", "dweight[f, d] = 2 *")) for item in found[1])
+        return found._replace(backward=tuple(wrong))
+
+    monkeypatch.setattr(Dense, "equations", planted)
+    result = nnjit("explain", TWO_LAYER)
+    assert result.exit_code == 5
+    assert "WRONG" in result.stdout
+    assert without_compiling(result.stderr) == "error: 8 of 22 gradients are wrong\n"
+
+
+def test_values_of_another_shape_are_refused_where_they_stand(tmp_path: Path) -> None:
+    text = TWO_LAYER.read_text().replace("../data", str(TWO_LAYER.parents[1] / "data"))
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text.replace("[[0.40, 0.45], [0.50, 0.55]]", "[[0.40, 0.45, 0.50], [0.50, 0.55, 0.60]]"))
+    result = nnjit("check", path)
+    assert result.exit_code == 2
+    expected = "expected values of shape (2, 2) for the weight, got shape (2, 3)"
+    assert result.stderr == f"error: {path}:11:5: model[2].dense: {expected}\n"
+
+
+def test_the_worked_example_trains(tmp_path: Path) -> None:
+    result = nnjit("train", TWO_LAYER, "--out", tmp_path / "run", "--set", "train.epochs=2", "--quiet")
+    assert (result.exit_code, without_compiling(result.stderr)) == (0, "")
