@@ -7,7 +7,7 @@ contraction over (filter, u, v) for each phase of the stride: the positions that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,7 +202,7 @@ def _contraction(
     taps, extent, weight = len(x_taps), ends.extent, filters.scalars
     tile = choose_tile(extent.rows, extent.columns, taps)
     if x.column == 1:
-        tile = tile._replace(column_step=1)
+        tile = replace(tile, column_step=1)
     row_tiles = -(-extent.rows // tile.rows)
     packed = aligned_zeros((row_tiles, taps, tile.rows), weight.dtype)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
@@ -219,7 +219,7 @@ def _winograd(site: Site, filters: Filters, maps: int, x: View, ends: Ends, work
     """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
     extent, weight = ends.extent, filters.scalars
     tiling = choose_tiling(extent, maps)
-    tile = choose_tile(extent.rows, tiling.group * tiling.across, maps, group_rows=8)._replace(column_step=1)
+    tile = replace(choose_tile(extent.rows, tiling.group * tiling.across, maps, group_rows=8), column_step=1)
     groups = -(-extent.rows // site.lanes)
     transformed = aligned_zeros((36 * groups * maps, site.lanes), weight.dtype)
     sizes = Extent(1, extent.rows, maps, 1)

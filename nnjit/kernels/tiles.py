@@ -7,7 +7,7 @@ compiled for it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from llvmlite import ir
@@ -28,8 +28,12 @@ from nnjit.kernels.simd import (
 )
 
 
-class TileShape(NamedTuple):
-    """The form of a tile; in a kernel's arguments it selects the code that is compiled."""
+@dataclass(frozen=True)
+class TileShape:
+    """The form of a tile; in a kernel's arguments it selects the code that is compiled.
+
+    It is no named tuple, since Numba tells tuples of numbers apart by their elements' types alone.
+    """
 
     rows: int
     columns: int
@@ -46,7 +50,7 @@ class TileShapeType(types.Type):
 
     def __init__(self, shape):
         self.shape = shape
-        super().__init__(name=f"TileShape{tuple(shape)}")
+        super().__init__(name=str(shape))
 
 
 class TileType(types.Type):
@@ -117,7 +121,7 @@ def _tile_rows(typing_context, shape, start, first):
 def tile_rows(shape, start, first):
     """A tile whose row r holds start[first + r] everywhere; start (F,)."""
     rows = start[first : first + shape.rows]
-    return np.broadcast_to(rows[:, None, None], (*shape[:2], lanes(start.dtype))).copy()
+    return np.broadcast_to(rows[:, None, None], (shape.rows, shape.columns, lanes(start.dtype))).copy()
 
 
 def _tile_zeros(typing_context, shape, like):
@@ -132,7 +136,7 @@ def _tile_zeros(typing_context, shape, like):
 @lowered_by(_tile_zeros)
 def tile_zeros(shape, like):
     """A tile of zeros with the dtype of the array `like`."""
-    return np.zeros((*shape[:2], lanes(like.dtype)), like.dtype)
+    return np.zeros((shape.rows, shape.columns, lanes(like.dtype)), like.dtype)
 
 
 def _multiply_add(context, builder, tile, value, rows, columns):

@@ -76,6 +76,8 @@ class Dense(Layer):
         outputs, as scalars of a tile of inputs, and as whole vectors that the weight gradient fills, for which the
         gradient of the output is first laid out with its features innermost.
         """
+        from dataclasses import replace
+
         import numpy as np
 
         from nnjit.kernels.activations import Epilogue
@@ -111,7 +113,7 @@ class Dense(Layer):
         samples = np.arange(batch, dtype=np.int64)
         turn = (groups, site.dout.view, rows)
         site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, 5 * rows.size))
-        tile = choose_tile(inputs, groups, batch)._replace(row_step=lanes)
+        tile = replace(choose_tile(inputs, groups, batch), row_step=lanes)
         starts = first_rows(inputs, tile.rows)
         sample_steps = (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes
         scalars = Weights(site.x.view.vectors.reshape(-1), starts * lanes, sample_steps)
@@ -126,7 +128,7 @@ class Dense(Layer):
         if site.dx is None:
             return
 
-        tile = choose_tile(inputs, blocks, outputs)._replace(row_step=lanes)
+        tile = replace(choose_tile(inputs, blocks, outputs), row_step=lanes)
         starts = first_rows(inputs, tile.rows)
         steps = np.arange(outputs, dtype=np.int64)
         weights = Weights(weight, starts * lanes, steps // lanes * inputs * lanes + steps % lanes)
