@@ -38,9 +38,9 @@ PEAK_SECONDS = 0.5
 def bench(
     config: str | None, batch: int | None, seconds: float, peak: bool, as_json: bool, overrides: tuple[str, ...]
 ) -> None:
-    """Measure training steps of CONFIG, layer by layer.
+    """Measure the speed of training steps, layer by layer.
 
-    Steps go round in 20 batches of the training data, or of random numbers of the same shape where a data file is not
+    Steps of CONFIG go round in 20 batches of its training data, or of random numbers of the same shape where a data file is not
     there. Times are medians after a warm-up; compiling counts apart. A row per layer gives the time of each of its
     passes, its GFLOP/s (a multiply-add is two operations) and its share of the step.
 

@@ -1,0 +1,249 @@
+"""Measuring: what is measured and how it is taken apart. No test here depends on how fast anything is."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import DIGITS
+from numpy.testing import assert_array_equal
+
+from nnjit.bench import limits
+from nnjit.bench.memory import peak_memory_bytes
+from nnjit.bench.profile import PASSES, REST, profile
+from nnjit.bench.timing import LEAST_RUNS, median_seconds, race, run_times
+from nnjit.bench.workload import BATCHES, Workload, absent_files, bind_workload, measured_data
+from nnjit.config import LoadedConfig, parse_config
+from nnjit.errors import ConfigError
+from nnjit.kernels import limits as kernels
+from nnjit.kernels.program import Call, Program
+from nnjit.kernels.threads import get_threads
+from nnjit.kernels.tiles import TileShape
+from nnjit.parameters import aligned_zeros
+from nnjit.prepare import check_shapes
+
+MODEL = """\
+model:
+  - conv2d: {filters: 3, kernel: 3}
+  - relu
+  - max_pool: 2
+  - flatten
+  - dense: 4
+loss: softmax_cross_entropy
+optimizer: {learning_rate: 0.1, momentum: 0.9}
+train: {batch_size: 8}
+"""
+ABSENT = "data: {train: {inputs: absent.npy, targets: gone.npy}, shape: [1, 6, 6], classes: 4}\n"
+
+
+def config(text: str, *overrides: str) -> LoadedConfig:
+    return parse_config(text, "bench.yaml", Path(), overrides)
+
+
+def images(*overrides: str) -> Workload:
+    loaded = config(ABSENT + MODEL, *overrides)
+    return bind_workload(loaded.config, measured_data(loaded))
+
+
+# Timing
+
+
+def test_runs_are_numbered_and_the_warm_up_does_not_count() -> None:
+    numbers: list[int] = []
+    times = run_times(numbers.append, 0.01)
+    assert numbers == list(range(len(numbers)))
+    assert LEAST_RUNS <= len(times) < len(numbers)
+    assert all(taken >= 0 for taken in times)
+
+
+def test_slow_runs_still_count() -> None:
+    numbers: list[int] = []
+    assert len(run_times(numbers.append, 1e-9)) == LEAST_RUNS
+    assert median_seconds(numbers.append, 1e-9) >= 0
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+    turns = race({"a": lambda _: order.append("a"), "b": lambda _: order.append("b")}, rounds=2, seconds=1e-9)
+    changes = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
+    assert changes == ["a", "b", "a", "b"]
+    assert {name: len(times) for name, times in turns.items()} == {"a": 2, "b": 2}
+
+
+# Workloads
+
+
+def test_made_up_data_have_the_shape_and_classes_of_the_config() -> None:
+    loaded = config(ABSENT + MODEL)
+    dataset = measured_data(loaded)
+    train = dataset.train
+    assert absent_files(loaded) == ["absent.npy", "gone.npy"]
+    assert train.inputs.shape == (8 * BATCHES, 1, 6, 6) and len(train) == 8 * BATCHES
+    assert train.targets is not None and set(train.targets.tolist()) == {0, 1, 2, 3}
+    assert dataset.classes == ["0", "1", "2", "3"]
+
+
+def test_made_up_targets_are_numbers_without_classes() -> None:
+    text = ABSENT.replace(", classes: 4", "") + MODEL.replace("softmax_cross_entropy", "mean_squared_error")
+    dataset = measured_data(config(text))
+    assert dataset.classes is None and dataset.target_shape == (4,)
+    assert dataset.train.targets is not None and dataset.train.targets.shape == (8 * BATCHES, 4)
+
+
+def test_one_output_says_yes_or_no() -> None:
+    text = ABSENT.replace("classes: 4", "classes: 2") + MODEL.replace("dense: 4", "dense: 1")
+    dataset = measured_data(config(text.replace("softmax_cross_entropy", "binary_cross_entropy")))
+    assert dataset.classes == ["0", "1"]
+
+
+def test_absent_data_need_a_shape() -> None:
+    with pytest.raises(ConfigError) as error:
+        measured_data(config(ABSENT.replace(", shape: [1, 6, 6]", "") + MODEL))
+    assert str(error.value) == (
+        "bench.yaml: data.shape: expected the shape of one input, since absent.npy is not there to tell; "
+        "--set data.shape=[1,28,28], say, measures with made-up data"
+    )
+
+
+def test_data_that_are_there_are_repeated() -> None:
+    """More samples than the file has, in its own order."""
+    data = (
+        f"data: {{train: {{file: {DIGITS}/train.csv, target: digit, rows: [0, 30]}}, validation: {{fraction: 0.5}}}}\n"
+    )
+    loaded = config(data + "model: [dense: 10]\n" + MODEL[MODEL.index("loss") :])
+    dataset = measured_data(loaded)
+    assert absent_files(loaded) == []
+    assert_array_equal(dataset.train.rows, np.arange(8 * BATCHES) % 30)
+    assert dataset.validation is None
+
+
+def test_reset_starts_training_anew() -> None:
+    workload = images()
+    losses = [workload.run(number) for number in range(3)]
+    workload.reset()
+    assert [workload.run(number) for number in range(3)] == losses
+    assert losses[0] != losses[1]
+
+
+def test_runs_go_round() -> None:
+    workload = images()
+    first = workload.run(0)
+    workload.reset()
+    assert workload.run(BATCHES) == first
+
+
+def test_buffers_are_counted_once_and_without_the_data() -> None:
+    workload = images()
+    parameters = workload.network.weights.nbytes
+    inputs = workload.step.feed.split.inputs.nbytes
+    assert 3 * parameters <= workload.buffer_bytes
+    assert images("train.batch_size=16").buffer_bytes < workload.buffer_bytes + inputs
+
+
+def test_peak_memory_grows_by_what_is_touched() -> None:
+    before = peak_memory_bytes()
+    size = 2 * before  # the peak so far may have been higher than what is in use now
+    memory = np.ones(size, np.uint8)
+    assert peak_memory_bytes() > before
+    assert memory[0] == 1
+
+
+# Profiles
+
+
+def test_a_profile_names_every_pass() -> None:
+    found = profile(images(), 0.05)
+    assert [(layer.position, layer.kind, layer.shape) for layer in found.layers] == [
+        (0, "conv2d+relu", (3, 4, 4)),
+        (2, "max_pool", (3, 2, 2)),
+        (3, "flatten", (12,)),
+        (4, "dense", (4,)),
+    ]
+    convolution, pool, flatten, dense = (layer.passes for layer in found.layers)
+    assert list(convolution) == ["forward", "gradient_to_weights"]  # nothing needs the gradient of the network's input
+    assert list(pool) == ["forward", "gradient_to_input"]
+    assert list(flatten) == []
+    assert list(dense) == list(PASSES)
+    assert tuple(found.rest) == REST
+
+
+def test_rates_follow_from_multiply_adds_and_times() -> None:
+    found = profile(images(), 0.05)
+    convolution, pool, _, dense = (layer.passes for layer in found.layers)
+    for passes, multiply_adds in ((convolution, 8 * 3 * 16 * 9), (dense, 8 * 12 * 4)):
+        for taken in passes.values():
+            assert taken.gflops is None or math.isclose(taken.gflops, 2e-9 * multiply_adds / taken.seconds)
+            assert math.isclose(taken.share, taken.seconds / found.step_seconds)
+    assert pool["forward"].gflops is None
+    total = 2 * 8 * 3 * 16 * 9 + 3 * 8 * 12 * 4
+    assert math.isclose(found.gflops, 2e-9 * total / found.step_seconds)
+
+
+def test_parts_make_up_the_whole() -> None:
+    """Within what else the machine may do meanwhile."""
+    found = profile(images("train.batch_size=256"), 0.3)
+    parts = sum(taken.seconds for layer in found.layers for taken in layer.passes.values())
+    assert 0.3 < (parts + sum(found.rest.values())) / found.step_seconds < 2
+
+
+# Limits
+
+
+def test_the_multiply_add_kernel_sums_its_products() -> None:
+    tile = TileShape(2, 3, 1, 1)
+    rng = np.random.default_rng(0)
+    w, x = aligned_zeros((8,), np.float32), aligned_zeros((12, 16), np.float32)
+    w[:], x[:] = rng.integers(0, 5, 8), rng.integers(0, 5, (12, 16))
+    out = aligned_zeros((2 * 6, 16), np.float32)
+    Program([Call(kernels.multiply_add, 2, (tile, np.full(1, 3), w, x, out), 1)]).run()
+    expected = 3 * np.einsum("kr,kcl->rcl", w.reshape(4, 2), x.reshape(4, 3, 16))
+    assert_array_equal(out.reshape(2, 2, 3, 16), [expected, expected])
+
+
+def test_the_memory_kernels_reach_every_number() -> None:
+    x, out = (aligned_zeros((24, 16), np.float32) for _ in range(2))
+    x[:] = np.arange(24 * 16).reshape(24, 16)
+    sums = aligned_zeros((3, 16), np.float32)
+    Program([Call(kernels.read, 3, (8, x, sums), 1), Call(kernels.copy, 3, (8, x, out), 1)]).run()
+    assert_array_equal(sums, x.reshape(3, 8, 16).sum(axis=1))
+    assert_array_equal(out, x)
+    Program([Call(kernels.write, 3, (8, out), 1)]).run()
+    assert_array_equal(out, np.ones_like(out))
+
+
+def test_limits_of_one_thread_and_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ROUNDS", 10)
+    monkeypatch.setattr(limits.bandwidth, "__defaults__", (2**20,))
+    before = get_threads()
+    found = limits.machine_limits(0.01)
+    assert [each.threads for each in found] == sorted({1, before})
+    assert all(each.peak_gflops > 0 and min(vars(each.bandwidth).values()) > 0 for each in found)
+    assert get_threads() == before
+
+
+# Scaling
+
+
+def test_only_a_rise_of_the_cost_is_a_cliff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    scaling = importlib.import_module("scaling")
+    costs = {"batch": {1: 9.0, 2: 1.0, 3: 1.4, 4: 2.2}, "side": {16: 9.0, 17: 9.0}}
+    points = [
+        scaling.Point(series, size, size, 1.0, size, cost) for series, of in costs.items() for size, cost in of.items()
+    ]
+    assert scaling.cliffs(points) == ["batch 3 to 4: 1.57 times the cost of a multiply-add"]
+    page = scaling.markdown(points, scaling.cliffs(points))
+    assert page.endswith("\n- batch 3 to 4: 1.57 times the cost of a multiply-add\n")
+    assert scaling.markdown(points, []).endswith("\nNone.\n")
+
+
+def test_every_size_of_a_series_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    scaling = importlib.import_module("scaling")
+    for series in scaling.SERIES:
+        for size, threads, loaded in scaling.sizes(series, 2):
+            assert check_shapes(loaded)[-1] == (10,), (series, size)
+            assert threads in (1, 2)
