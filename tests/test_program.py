@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+import threading
 
 import numba
 import numpy as np
@@ -16,7 +16,7 @@ from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent
 from nnjit.kernels.program import Call, Program
-from nnjit.kernels.threads import set_threads
+from nnjit.kernels.threads import get_threads, most_threads, set_threads
 
 
 @kernel
@@ -73,25 +73,67 @@ def test_a_program_keeps_its_arrays() -> None:
     assert linked.calls[0].arguments[1][0] == 1
 
 
-@numba.njit  # not cached: it asks the threading layer of this process
-def note_thread(task, threads):
-    """threads[task] = the thread that ran the task, plus one"""
-    threads[task] = numba.get_thread_id() + 1
+@kernel
+def note_thread(task, thread, ran_on, counts):
+    """ran_on[task] = thread + 1, and counts[task] += 1, after work of some 20 us"""
+    value = 0.0
+    for k in range(20_000):
+        value += 1.0 / (k + task + 1)
+    ran_on[task] = thread + 1 if value > 0 else 0
+    counts[task] += 1
+
+
+def threads_used(work: int, runs: int) -> set[int]:
+    """The threads that took tasks of a call, in so many runs at most; each task has run once in each of them."""
+    ran_on, counts = np.zeros(32, np.int64), np.zeros(32, np.int64)
+    linked = Program([Call(note_thread, 32, (ran_on, counts), work)])
+    used: set[int] = set()
+    for run in range(runs):
+        linked.run()
+        assert_array_equal(counts, run + 1)
+        used |= set(ran_on.tolist())
+        if len(used) > 1:
+            break
+    return used
 
 
 @compiled_only("only compiled programs use threads")
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
-@pytest.mark.parametrize(
-    ("work", "threads", "used"),
-    [
-        (program.PARALLEL_WORK, 2, 2),
-        (program.PARALLEL_WORK - 1, 2, 1),  # too small to be worth a region
-        (program.PARALLEL_WORK, 1, 1),
-    ],
-)
-def test_large_calls_run_on_all_threads(work: int, threads: int, used: int, restored_threads: Any) -> None:
+def test_large_calls_are_shared_by_threads(restored_threads: None) -> None:
+    """Who takes a task is left to chance: a thread that has no core just then takes none."""
+    set_threads(2)
+    assert threads_used(program.PARALLEL_WORK, runs=1000) == {1, 2}
+
+
+@pytest.mark.parametrize(("work", "threads"), [(program.PARALLEL_WORK - 1, most_threads()), (program.PARALLEL_WORK, 1)])
+def test_small_calls_and_single_threads_stay_where_they_are(work: int, threads: int, restored_threads: None) -> None:
     set_threads(threads)
-    ran_on = np.zeros(8, np.int64)
-    Program([Call(note_thread, 8, (ran_on,), work)]).run()
-    assert ran_on.all()
-    assert len(np.unique(ran_on)) == used
+    assert threads_used(work, runs=10) == {1}
+
+
+@pytest.mark.parametrize("count", [0, most_threads() + 1])
+def test_a_number_of_threads_that_there_is_not_is_refused(count: int) -> None:
+    before = get_threads()
+    with pytest.raises(ValueError) as caught:
+        set_threads(count)
+    assert str(caught.value) == f"expected 1 to {most_threads()} threads, got {count}"
+    assert get_threads() == before
+
+
+@compiled_only("programs run as Python there")
+def test_programs_in_several_threads_of_python_do_not_disturb_each_other() -> None:
+    counts = np.zeros((4, 32), np.int64)
+    programs = [
+        Program([Call(note_thread, 32, (np.zeros(32, np.int64), row), program.PARALLEL_WORK)]) for row in counts
+    ]
+
+    def run_often(linked: Program) -> None:
+        for _ in range(20):
+            linked.run()
+
+    runners = [threading.Thread(target=run_often, args=(linked,)) for linked in programs]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join()
+    assert_array_equal(counts, 20)

@@ -131,8 +131,8 @@ def test_a_step_allocates_nothing() -> None:
     try:
         before = rtsys.get_allocation_stats()
         step.run(0)
-        # Inside compiled code: nothing but the driver's handle on its table of calls.
-        assert rtsys.get_allocation_stats().alloc - before.alloc <= 1
+        # Inside compiled code: nothing but the driver's handles on its table of calls and what its threads share.
+        assert rtsys.get_allocation_stats().alloc - before.alloc <= 2
     finally:
         _nrt_python.memsys_disable_stats()
 
