@@ -7,6 +7,7 @@ contraction over (filter, u, v) for each phase of the stride: the positions that
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_lanes, pack_rows
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import sum_rows
-from nnjit.kernels.tuning import choose_tile, choose_tiling, prefers_winograd
+from nnjit.kernels.tuning import choose_lanes_tile, choose_tile, choose_tiling, prefers_winograd
 from nnjit.kernels.winograd import scratch_vectors, winograd, winograd_kernels
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
@@ -45,6 +46,18 @@ class Filters(NamedTuple):
     row_step: int
     map_step: int
     rotated: bool
+
+
+class Taps(NamedTuple):
+    """What one output sums over: where each weight and each entry of the image lies, from where the output's row and
+    position have theirs."""
+
+    w: NDArray[np.int64]
+    x: NDArray[np.int64]
+    spans: NDArray[np.int64]
+    """`contraction.Weights.spans`."""
+    reuse: int
+    """How many taps in a row read the same vectors, shifted."""
 
 
 class Ends(NamedTuple):
@@ -120,16 +133,22 @@ class Convolution:
         )
         filters = Filters(weight, channels * area, area, rotated=False)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view)
-        c, u, v = np.indices((channels, *self.kernel), dtype=np.int64).reshape(3, -1)
-        x_taps = c * x.row + u * x.line + v * x.column
         if self._forward_winograd:
             site.forward += _winograd(site, filters, channels, window, ends, work)
         else:
-            w_taps = np.arange(channels * area, dtype=np.int64)
-            site.forward += _contraction(filters, w_taps, window, x_taps, ends, work)
+            # Lines of the kernel come first, so that the ones which meet the border are the first or the last taps.
+            u, c, v = _grid(range(self.kernel[0]), range(channels), range(self.kernel[1]))
+            taps = Taps(
+                c * area + u * self.kernel[1] + v,
+                c * x.row + u * x.line + v * x.column,
+                _spans(extent.lines, down, [u - vertical.before for u in range(self.kernel[0])], self.shape[1], len(u)),
+                self.kernel[1] if right == 1 else 1,
+            )
+            site.forward += _contraction(filters, taps, window, ends, work)
         if site.dout is None:
             return
-        self._bind_weights(site, window._replace(row=0), x_taps, work)
+        c, u, v = _grid(range(channels), range(self.kernel[0]), range(self.kernel[1]))
+        self._bind_weights(site, window._replace(row=0), c * x.row + u * x.line + v * x.column, work)
         if site.dx is not None:
             self._bind_input(site, zeros, work)
 
@@ -138,7 +157,7 @@ class Convolution:
         assert site.dout is not None
         extent, dout = site.out.extent, site.dout.view
         positions = extent.blocks * extent.lines * extent.columns
-        tile = choose_tile(self.filters, len(x_taps), positions)
+        tile = choose_lanes_tile(self.filters, len(x_taps), positions)
         tasks = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
         operands = (tile, extent, dout, window, x_taps, site.gradients["weight"])
         site.backward_parameters.append(Call(contract_lanes, tasks, operands, work))
@@ -162,18 +181,22 @@ class Convolution:
             return
         for upper in self._phases(0):
             for lower in self._phases(1):
-                grids = np.meshgrid(np.arange(self.filters), upper.taps, lower.taps, indexing="ij")
-                f, u, v = (grid.reshape(-1).astype(np.int64) for grid in grids)
+                u, f, v = _grid(upper.taps, range(self.filters), lower.taps)
                 # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
                 i = (upper.phase + vertical.before - u) // down
                 j = (lower.phase + horizontal.before - v) // right
-                d_taps = f * dout.row + i * dout.line + j * dout.column
-                w_taps = f * channels * area + u * self.kernel[1] + v
+                offsets = [(upper.phase + vertical.before - tap) // down for tap in upper.taps]
+                taps = Taps(
+                    f * channels * area + u * self.kernel[1] + v,
+                    f * dout.row + i * dout.line + j * dout.column,
+                    _spans(upper.positions, 1, offsets, vertical.size, len(u)),
+                    max(len(lower.taps), 1),
+                )
                 reached = Extent(site.dx.blocks, channels, upper.positions, lower.positions)
                 to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
                 ends = Ends(zeros, to, reached, site.dx_epilogue, made)
-                share = reached.lines * reached.columns * len(w_taps) * channels * site.batch_size
-                site.backward_input += _contraction(filters, w_taps, dout, d_taps, ends, share)
+                share = reached.lines * reached.columns * len(u) * channels * site.batch_size
+                site.backward_input += _contraction(filters, taps, dout, ends, share)
 
     def _phases(self, k: int) -> list[Phase]:
         """The phases of axis k."""
@@ -194,21 +217,40 @@ def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) 
     return view._replace(start=start, line=stride[0] * view.line, column=stride[1] * view.column)
 
 
-def _contraction(
-    filters: Filters, w_taps: NDArray[np.int64], x: View, x_taps: NDArray[np.int64], ends: Ends, work: int
-) -> list[Call]:
+def _grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
+    """The flattened coordinates of all combinations, the last range fastest."""
+    grids = np.meshgrid(*(np.array(list(values), np.int64) for values in ranges), indexing="ij")
+    return [grid.reshape(-1) for grid in grids]
+
+
+def _spans(lines: int, step: int, offsets: list[int], size: int, taps: int) -> NDArray[np.int64]:
+    """For each line i of the output the taps whose line i * step + offset lies inside an image of `size` lines.
+
+    `taps` taps are spread evenly over the offsets, which rise or fall.
+    """
+    spans = np.zeros((lines, 2), np.int64)
+    share = taps // max(len(offsets), 1)
+    for i in range(lines):
+        inside = [k for k, offset in enumerate(offsets) if 0 <= i * step + offset < size]
+        if inside:
+            spans[i] = inside[0] * share, (inside[-1] + 1) * share
+    return spans
+
+
+def _contraction(filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
     """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
     contracted."""
-    taps, extent, weight = len(x_taps), ends.extent, filters.scalars
-    tile = choose_tile(extent.rows, extent.columns, taps)
+    taps, extent, weight = len(passed.x), ends.extent, filters.scalars
+    tile = choose_tile(extent.rows, extent.columns, taps, reuse=passed.reuse)
     if x.column == 1:
         tile = replace(tile, column_step=1)
     row_tiles = -(-extent.rows // tile.rows)
     packed = aligned_zeros((row_tiles, taps, tile.rows), weight.dtype)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
-    weights = Weights(packed.reshape(-1), firsts, np.arange(taps, dtype=np.int64) * tile.rows)
-    pack = (tile, extent.rows, weight, filters.row_step, w_taps, packed)
-    arguments = (tile, extent, weights, x._replace(row=0), x_taps, ends.bias, ends.out, ends.epilogue, ends.y)
+    steps = np.arange(taps, dtype=np.int64) * tile.rows
+    weights = Weights(packed.reshape(-1), firsts, steps, passed.spans)
+    pack = (tile, extent.rows, weight, filters.row_step, passed.w, packed)
+    arguments = (tile, extent, weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
     return [
         Call(pack_rows, row_tiles, pack, 30 * packed.size),
         Call(contract, row_tiles * extent.lines * extent.blocks, arguments, work),

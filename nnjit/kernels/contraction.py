@@ -53,6 +53,9 @@ class Weights(NamedTuple):
     """(row tiles,) int64."""
     taps: Any
     """(K,) int64."""
+    spans: Any
+    """(lines, 2) int64: the first tap that a line of the output uses and the one after its last; the others would meet
+    nothing but the zeros round the image."""
 
 
 class Extent(NamedTuple):
@@ -89,12 +92,13 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     x_first = x.start + block * x.block + line * x.line
     out_first = out.start + block * out.block + row * out.row + line * out.line
     y_first = y.start + block * y.block + row * y.row + line * y.line
-    taps = len(x_taps)
+    first_tap = w.spans[line, 0]
+    last_tap = w.spans[line, 1]
     for start in range(0, extent.columns, tile.columns):
         column = min(start, extent.columns - tile.columns)
         x_column = x_first + column * x.column
         total = tile_rows(tile, bias, row)
-        for k in range(taps):
+        for k in range(first_tap, last_tap):
             total = tile_fma(tile, total, w.scalars, w_first + w.taps[k], x.vectors, x_column + x_taps[k], x.column)
         tile_store(total, out.vectors, out_first + column * out.column, out.row, out.column, shared)
     for r in range(shared, tile.rows):

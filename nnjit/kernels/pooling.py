@@ -67,10 +67,14 @@ def max_pool_backward(task, extent, window, dout, winners, dx, epilogue, y):
     dx_plane = dx.start + block * dx.block + row * dx.row
     dout_plane = dout.start + block * dout.block + row * dout.row
     y_plane = y.start + block * y.block + row * y.row
+    # Windows that lie apart need no sums, and where they cover the plane no zeros either.
+    apart = window.step_down >= window.kernel_height and window.step_right >= window.kernel_width
+    tiled = apart and window.step_down == window.kernel_height and window.step_right == window.kernel_width
+    covered_height = extent.lines * window.kernel_height - window.top if tiled else 0
+    covered_width = extent.columns * window.kernel_width - window.left if tiled else 0
     for i in range(window.height):
-        for j in range(window.width):
-            at = dx_plane + i * dx.line + j * dx.column
-            store(dx.vectors, at, full(dx.vectors, 0.0))
+        for j in range(covered_width if i < covered_height else 0, window.width):
+            store(dx.vectors, dx_plane + i * dx.line + j * dx.column, full(dx.vectors, 0.0))
     for i in range(extent.lines):
         for j in range(extent.columns):
             top = i * window.step_down - window.top
@@ -82,7 +86,7 @@ def max_pool_backward(task, extent, window, dout, winners, dx, epilogue, y):
                 for v in range(max(0, -left), min(window.kernel_width, window.width - left)):
                     at = dx_plane + (top + u) * dx.line + (left + v) * dx.column
                     share = where(winner == u * window.kernel_width + v, d, full(d, 0.0))
-                    store(dx.vectors, at, load(dx.vectors, at) + share)
+                    store(dx.vectors, at, share if apart else load(dx.vectors, at) + share)
 
 
 @kernel

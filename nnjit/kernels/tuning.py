@@ -6,6 +6,7 @@ Whatever is chosen, every sum runs in the same order, so the choice changes no b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from numba.core.registry import cpu_target
@@ -19,11 +20,10 @@ TAP_OVERHEAD = 1.5
 """Cycles that a tap costs beside its loads and multiply-adds (addresses, the loop)."""
 ENTRY_OVERHEAD = 4.0
 """Cycles that starting, storing and finishing a tile costs, per vector of it."""
-FAR_LOAD = 0.7
-"""Cycles that a vector costs more when it comes from the second cache, which it does once the taps span more than half
-the first."""
-NEAR_TAPS = 300
-"""Taps up to which a tile's input stays in the first cache (48 KiB; neighbouring taps share lines)."""
+FAR_LOAD = 2.0
+"""Cycles that a vector costs more when it comes from the second cache, which delivers about 32 bytes a cycle."""
+NEAR_BYTES = 24 * 1024
+"""What a tile may read again and again and still find in the first cache: half of it."""
 
 
 @cache
@@ -37,31 +37,54 @@ def vector_registers() -> int:
 
 
 @cache
-def choose_tile(rows: int, columns: int, taps: int, group_rows: int | None = None) -> TileShape:
+def choose_tile(rows: int, columns: int, taps: int, group_rows: int | None = None, reuse: int = 1) -> TileShape:
     """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
 
-    A tile of R x C vectors takes R*C/2 cycles a tap for its multiply-adds, (R + C)/2 for its loads and at least 4 for
-    the latency of one addition; the output needs ceil(rows/R) * ceil(columns/C) tiles. Registers beyond R*C + C are
-    left to the compiler, which spills when fewer than 4 are (measured: 4x6 runs at 120 GFLOP/s, 4x5 at 164, one core).
+    `reuse` is how many taps in a row read the same vectors, shifted: a kernel's width, 1 for a dense layer.
     """
-    registers = vector_registers()
-    pieces = 32 / registers
-    best, best_cost = TileShape(1, 1), float("inf")
-    for r in range(1, min(rows, 16, group_rows or rows) + 1):
-        if group_rows is not None and group_rows % r:
-            continue
-        for c in range(1, min(columns, 8) + 1):
-            if r * c > 1 and r * c > (24 if registers == 32 else 6):
-                continue
-            far = FAR_LOAD * c if taps > NEAR_TAPS else 0.0
-            # With one or two rows, one multiply-add a cycle was the most that was seen.
-            rate = 2 if r > 2 else 1
-            cycles = max(r * c / rate * pieces, (r + c * pieces) / 2, 4.0) + TAP_OVERHEAD + far
-            tiles = -(-rows // r) * -(-columns // c)
-            cost = tiles * (cycles * taps + r * c * ENTRY_OVERHEAD)
-            if cost < best_cost:
-                best, best_cost = TileShape(r, c), cost
-    return best
+
+    def cost(r: int, c: int) -> float:
+        far = FAR_LOAD * c / reuse if taps * c * VECTOR_BYTES / reuse > NEAR_BYTES else 0.0
+        return _cycles(r, c, far) * taps + r * c * ENTRY_OVERHEAD
+
+    return _cheapest(rows, columns, group_rows, cost)
+
+
+@cache
+def choose_lanes_tile(rows: int, taps: int, positions: int) -> TileShape:
+    """The tile for the gradient of rows x taps weights, which sums over `positions` vectors of each of its rows'
+    deltas.
+
+    Every tile reads its rows anew from the second cache; the taps are shifts of the same lines and stay near.
+    """
+
+    def cost(r: int, c: int) -> float:
+        far = FAR_LOAD * r if positions * r * VECTOR_BYTES > NEAR_BYTES else 0.0
+        return _cycles(r, c, far) * positions + r * c * ENTRY_OVERHEAD
+
+    return _cheapest(rows, taps, None, cost)
+
+
+def _cycles(r: int, c: int, far: float) -> float:
+    """Cycles of a tap for a tile of r x c vectors: its multiply-adds, two a cycle, its loads, or at least the latency
+    of one addition; and what far loads cost beside that. With one or two rows, one multiply-add a cycle was the most
+    that was seen."""
+    pieces = 32 / vector_registers()
+    rate = 2 if r > 2 else 1
+    return max(r * c / rate * pieces, (r + c * pieces) / 2, 4.0) + TAP_OVERHEAD + far
+
+
+def _cheapest(rows: int, columns: int, group_rows: int | None, cost: Callable[[int, int], float]) -> TileShape:
+    """The tile with which ceil(rows / r) * ceil(columns / c) tiles cost least, among those that leave the compiler
+    enough registers (measured on one core: 4x6 runs at 120 GFLOP/s, 4x5 at 164)."""
+    most = 24 if vector_registers() == 32 else 6
+    shapes = [
+        (r, c)
+        for r in range(1, min(rows, 16, group_rows or rows) + 1)
+        for c in range(1, min(columns, 8) + 1)
+        if (group_rows is None or group_rows % r == 0) and (r * c <= most or r * c == 1)
+    ]
+    return TileShape(*min(shapes, key=lambda shape: -(-rows // shape[0]) * -(-columns // shape[1]) * cost(*shape)))
 
 
 def prefers_winograd(

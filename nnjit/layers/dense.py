@@ -100,7 +100,9 @@ class Dense(Layer):
         # 0.
         tile = choose_tile(outputs, blocks, inputs, group_rows=lanes)
         starts = np.arange(0, outputs, tile.rows, dtype=np.int64)
-        weights = Weights(weight, starts // lanes * inputs * lanes + starts % lanes, input_steps * lanes)
+        weights = Weights(
+            weight, starts // lanes * inputs * lanes + starts % lanes, input_steps * lanes, np.array([[0, inputs]])
+        )
         out = site.out.blocks_as_columns()
         extent = Extent(1, len(starts) * tile.rows, 1, blocks)
         arguments = (tile, extent, weights, site.x.blocks_as_columns(), input_steps, bias, out, site.epilogue, out)
@@ -116,7 +118,7 @@ class Dense(Layer):
         tile = replace(choose_tile(inputs, groups, batch), row_step=lanes)
         starts = first_rows(inputs, tile.rows)
         sample_steps = (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes
-        scalars = Weights(site.x.view.vectors.reshape(-1), starts * lanes, sample_steps)
+        scalars = Weights(site.x.view.vectors.reshape(-1), starts * lanes, sample_steps, np.array([[0, batch]]))
         vectors = View(rows, 0, 0, 0, 0, 1)
         gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, 0, inputs)
         extent = Extent(1, inputs, 1, groups)
@@ -131,7 +133,9 @@ class Dense(Layer):
         tile = replace(choose_tile(inputs, blocks, outputs), row_step=lanes)
         starts = first_rows(inputs, tile.rows)
         steps = np.arange(outputs, dtype=np.int64)
-        weights = Weights(weight, starts * lanes, steps // lanes * inputs * lanes + steps % lanes)
+        weights = Weights(
+            weight, starts * lanes, steps // lanes * inputs * lanes + steps % lanes, np.array([[0, outputs]])
+        )
         dout, dx, y = (buffer.blocks_as_columns() for buffer in (site.dout, site.dx, site.x))
         extent = Extent(1, inputs, 1, blocks)
         arguments = (tile, extent, weights, dout, steps, zeros, dx, site.dx_epilogue, y)
