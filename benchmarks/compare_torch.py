@@ -6,6 +6,7 @@ PyTorch counts with the best of its modes. scikit-learn's MLPClassifier stands b
 
 from __future__ import annotations
 
+import os
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
@@ -41,6 +42,8 @@ AGREEMENT_STEPS = 20
 
 MEMORY_WORKLOAD = "vgg-small"
 LIMITS_SECONDS = 4.0
+BUSY = 0.5
+"""Load average above which figures mean little: a thread of PyTorch waits for all others in every parallel loop."""
 
 
 @dataclass
@@ -222,6 +225,10 @@ def main(
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # torch.compile's
     facts = machine()
+    if os.getloadavg()[0] > BUSY:
+        click.echo(
+            f"warning: load average {os.getloadavg()[0]:.1f}; other processes slow the contenders unequally", err=True
+        )
     modes = tuple(mode for mode in MODES if not (no_compile and mode == "torch.compile"))
     chosen = names or WORKLOADS
     comparisons = []

@@ -11,6 +11,7 @@ import pytest
 from command import DIGITS
 from numpy.testing import assert_array_equal
 
+import nnjit.bench.profile
 from nnjit.bench import limits
 from nnjit.bench.memory import peak_memory_bytes
 from nnjit.bench.profile import PASSES, REST, profile
@@ -180,6 +181,13 @@ def test_rates_follow_from_multiply_adds_and_times() -> None:
     assert pool["forward"].gflops is None
     total = 2 * 8 * 3 * 16 * 9 + 3 * 8 * 12 * 4
     assert math.isclose(found.gflops, 2e-9 * total / found.step_seconds)
+
+
+def test_a_part_too_short_to_tell_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running it took no longer than running nothing."""
+    monkeypatch.setattr(nnjit.bench.profile, "median_seconds", lambda run, seconds: 1.0)
+    dense = profile(images(), 0.01).layers[-1].passes
+    assert [(taken.seconds, taken.gflops, taken.share) for taken in dense.values()] == [(0.0, None, 0.0)] * 3
 
 
 def test_parts_make_up_the_whole() -> None:

@@ -28,7 +28,8 @@ class PassTime:
 
     seconds: float
     gflops: float | None
-    """1e9 operations per second; None where the layer's multiply-adds say nothing about the cost."""
+    """1e9 operations per second; None where multiply-adds say nothing about the cost, or the time is too short to
+    tell."""
     share: float
     """Of the step, 0 to 1."""
 
@@ -79,7 +80,7 @@ def profile(workload: Workload, seconds: float) -> Profile:
             if (part := _Part(number, name)) in times:
                 multiply_adds = _multiply_adds(stage, site, name)
                 work += multiply_adds
-                rate = 2e-9 * multiply_adds / times[part] if multiply_adds else None
+                rate = 2e-9 * multiply_adds / times[part] if multiply_adds and times[part] else None
                 passes[name] = PassTime(times[part], rate, times[part] / step_seconds)
         kind = "+".join(filter(None, (stage.layer.kind(), stage.activation)))
         layers.append(LayerTimes(stage.position, kind, stage.out_shape, passes))

@@ -40,9 +40,9 @@ def bench(
 ) -> None:
     """Measure the speed of training steps, layer by layer.
 
-    Steps of CONFIG go round in 20 batches of its training data, or of random numbers of the same shape where a data file is not
-    there. Times are medians after a warm-up; compiling counts apart. A row per layer gives the time of each of its
-    passes, its GFLOP/s (a multiply-add is two operations) and its share of the step.
+    Steps of CONFIG go round in 20 batches of its training data, or of random numbers of the same shape where a data
+    file is not there. Times are medians after a warm-up; compiling counts apart. A row per layer gives the time of each
+    of its passes, its GFLOP/s (a multiply-add is two operations) and its share of the step.
 
     \b
     Examples:
