@@ -157,7 +157,7 @@ class Convolution:
         assert site.dout is not None
         extent, dout = site.out.extent, site.dout.view
         positions = extent.blocks * extent.lines * extent.columns
-        tile = choose_lanes_tile(self.filters, len(x_taps), positions)
+        tile = choose_lanes_tile(self.filters, len(x_taps), self.kernel[1])
         tasks = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
         operands = (tile, extent, dout, window, x_taps, site.gradients["weight"])
         site.backward_parameters.append(Call(contract_lanes, tasks, operands, work))
