@@ -142,9 +142,7 @@ def layer_errors(layer: Layer, shape: Shape, samples: int) -> dict[str, float]:
     def cost() -> float:
         return float((reference(layer, x, parameters)[0] * dout).sum())
 
-    errors = {
-        name: relative_error(gradients[name], numeric_gradient(cost, parameters[name])) for name in gradients
-    }
+    errors = {name: relative_error(gradients[name], numeric_gradient(cost, parameters[name])) for name in gradients}
     return {"x": relative_error(dx, numeric_gradient(cost, x)), **errors}
 
 
@@ -362,9 +360,7 @@ def two_layer_pass(parameters: dict[str, Array]) -> Result:
 def two_layer_step(parameters: dict[str, Array], gradients: dict[str, Array]) -> dict[str, Array]:
     """One step on the weights alone, as the published example takes it."""
     return {
-        name: w
-        if name.endswith("bias")
-        else sgd_update(w, gradients[name], np.zeros_like(w), learning_rate=0.5)[0]
+        name: w if name.endswith("bias") else sgd_update(w, gradients[name], np.zeros_like(w), learning_rate=0.5)[0]
         for name, w in parameters.items()
     }
 
@@ -380,12 +376,8 @@ def test_two_layer_example_has_the_published_digits() -> None:
     assert_digits(result.outputs[3], [[0.751365070, 0.772928465]])
     assert_digits(result.loss, 0.298371109)
     assert_digits(result.gradients["layers.2.bias"], [0.138498562, -0.038098237])
-    assert_digits(
-        result.gradients["layers.2.weight"], [[0.082167041, 0.082667628], [-0.022602540, -0.022740242]]
-    )
-    assert_digits(
-        result.gradients["layers.0.weight"], [[0.000438568, 0.000877135], [0.000497713, 0.000995425]]
-    )
+    assert_digits(result.gradients["layers.2.weight"], [[0.082167041, 0.082667628], [-0.022602540, -0.022740242]])
+    assert_digits(result.gradients["layers.0.weight"], [[0.000438568, 0.000877135], [0.000497713, 0.000995425]])
 
 
 def test_two_layer_example_learns_as_published() -> None:

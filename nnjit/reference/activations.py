@@ -89,9 +89,7 @@ def softmax_backward(dout: Array, out: Array) -> Array:
     return out * (dout - mean)
 
 
-def _register(
-    kind: str, forward: Callable[[Array], Array], backward: Callable[[Array, Array], Array]
-) -> None:
+def _register(kind: str, forward: Callable[[Array], Array], backward: Callable[[Array, Array], Array]) -> None:
     @layer_reference(kind)
     def activation(layer: Layer, x: Array, parameters: dict[str, Array]) -> tuple[Array, Backward]:
         out = forward(x)

@@ -36,9 +36,7 @@ def conv2d_forward(x: Array, weight: Array, bias: Array | None, stride: Pair, pa
     return out if bias is None else out + bias[:, None, None]
 
 
-def conv2d_backward(
-    dout: Array, x: Array, weight: Array, stride: Pair, pads: Pads
-) -> tuple[Array, Array, Array]:
+def conv2d_backward(dout: Array, x: Array, weight: Array, stride: Pair, pads: Pads) -> tuple[Array, Array, Array]:
     """dweight[f,c,u,v] = sum over n,i,j of dout[n,f,i,j] * x[n,c,i*stride+u-top,j*stride+v-left]
 
     dx[n,c,h,w] = sum over f,u,v and those i,j with i*stride+u-top = h, j*stride+v-left = w

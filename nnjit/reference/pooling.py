@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from nnjit.layers.pooling import Pooling
 
 
-def _windows(
-    x: Array, window: Pair, stride: Pair, pads: Pads
-) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
+def _windows(x: Array, window: Pair, stride: Pair, pads: Pads) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
     """Each output position i, j with the index of the part of x (N, C, H, W) that its window covers."""
     _, _, H, W = x.shape
     (top, _), (left, _) = pads

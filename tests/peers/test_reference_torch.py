@@ -22,9 +22,7 @@ from nnjit.reference.base import LAYERS, LOSSES, Array
 from nnjit.reference.network import run
 from nnjit.reference.optimizers import sgd_update
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it"
-)
+torch = pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
 F = torch.nn.functional
 
 pytestmark = pytest.mark.peers
@@ -41,11 +39,7 @@ def conv2d_pads(layer: Conv2d, axis: int, size: int) -> tuple[int, int]:
         while (size + total - kernel) // stride + 1 < -(-size // stride):
             total += 1
         return total // 2, total - total // 2
-    each = (
-        {"valid": 0, "full": kernel - 1}[layer.padding]
-        if isinstance(layer.padding, str)
-        else layer.padding[axis]
-    )
+    each = {"valid": 0, "full": kernel - 1}[layer.padding] if isinstance(layer.padding, str) else layer.padding[axis]
     return each, each
 
 
