@@ -77,9 +77,10 @@ def cases(dtype: Any) -> Iterator[Case]:
             yield _applied(kind, full_block + 3)
     for kind, loss_class in Loss.kinds().items():
         loss = cast(Loss, loss_class())
-        outputs: list[Layer] = [Dense(units=7), Dense(units=1)]
+        outputs: list[Layer] = [Dense(units=7), Dense(units=2)]
         if not loss.needs_labels:
-            outputs.append(Conv2d(filters=2, kernel=(1, 1)))
+            # One output tells no classes apart: softmax is 1 whatever it is, and every gradient 0.
+            outputs[1:] = [Dense(units=1), Conv2d(filters=2, kernel=(1, 1))]
         for layer, samples in zip(outputs, (full_block + 3, 3, 1), strict=False):
             shape: Shape = (2, 3, 3) if isinstance(layer, Conv2d) else (4,)
             title = f"loss {kind}, output {layer.output_shape(shape)}, {plural(samples, 'sample')}"

@@ -14,6 +14,7 @@ the difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,7 +132,7 @@ def _check_tensor(
             if finer is not None and relative_error(analytic, finer, floor) < error:
                 numeric, error = finer, relative_error(analytic, finer, floor)
         report.failed += not error <= tolerance
-        if report.worst_index is None or not error <= report.error:
+        if report.worst_index is None or (not error <= report.error and not math.isnan(report.error)):
             report.worst_index = tuple(int(k) for k in np.unravel_index(entry, tensor.shape))
             report.analytic, report.numeric, report.error = analytic, numeric, error
     report.too_many_kinks = report.kinks > settings.max_kinks * report.checked
@@ -144,14 +145,12 @@ def relative_error(analytic: float, numeric: float, floor: float) -> float:
 
 
 def select_entries(gradient: NDArray[Any], limit: int | None, rng: np.random.Generator) -> Sequence[int]:
-    """All entries, or `limit` of them: the first, the last and the largest gradient, the others drawn at random."""
+    """All entries, or `limit` of them: the largest gradient, the first and the last, the others drawn at random."""
     total = len(gradient)
     if limit is None or total <= limit:
         return range(total)
-    fixed = {0, total - 1, int(np.argmax(np.abs(gradient)))}
-    drawn = (int(entry) for entry in rng.permutation(total))
-    others = [entry for entry in drawn if entry not in fixed][: limit - len(fixed)]
-    return sorted(fixed | set(others))
+    wanted = [int(np.argmax(np.abs(gradient))), 0, total - 1, *(int(entry) for entry in rng.permutation(total))]
+    return sorted(list(dict.fromkeys(wanted))[:limit])
 
 
 class Difference:
