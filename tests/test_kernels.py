@@ -127,7 +127,6 @@ def test_of_equal_maxima_the_first_wins_as_in_the_reference(window: int) -> None
     assert max(found.values()) == 0, found
 
 
-@pytest.mark.xfail(strict=True, reason="winners are kept as bytes: a window of more than 256 positions loses them")
 def test_the_winner_of_a_wide_window_gets_its_gradient() -> None:
     layer = MaxPool(window=(17, 17))
     stack = Stack([layer], (1, 17, 17), np.float64, batch_size=1)

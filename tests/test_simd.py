@@ -21,13 +21,13 @@ from nnjit.kernels.simd import (
     lane_sum,
     lanes,
     load,
-    load_bytes,
+    load_integers,
     maximum,
     minimum,
     round_to_even,
     scale_by_power,
     store,
-    store_bytes,
+    store_integers,
     where,
 )
 
@@ -219,8 +219,8 @@ def test_exponent_of_normal_numbers(dtype: Any) -> None:
 @kernel
 def through_bytes(x, stored, out):
     value = load(x, 0)
-    store_bytes(stored, 1, value)
-    store(out, 0, load_bytes(value, stored, 1))
+    store_integers(stored, 1, value)
+    store(out, 0, load_integers(value, stored, 1))
 
 
 @DTYPES

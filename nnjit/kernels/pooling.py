@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import full, load, load_bytes, store, store_bytes, where
+from nnjit.kernels.simd import full, load, load_integers, store, store_integers, where
 
 
 class Window(NamedTuple):
@@ -28,7 +28,7 @@ def max_pool_forward(task, extent, window, x, out, winners):
     """out[n, c, i, j] = max over the window at (i, j) of x[n, c]; winners: which position won, u * KW + v, the first on
     a tie
 
-    x View (N, C, H, W)  out View (N, C, I, J)  winners (N*C*I*J, L) uint8, both fully overwritten
+    x View (N, C, H, W)  out View (N, C, I, J)  winners (N*C*I*J, L) of unsigned integers, both fully overwritten
     A NaN wins. Padding does not take part. A task owns a plane (n, c).
     """
     block = task // extent.rows
@@ -51,14 +51,14 @@ def max_pool_forward(task, extent, window, x, out, winners):
                     best = where(better, value, best)
                     best = where(value == value, best, value)
             store(out.vectors, out_plane + i * out.line + j * out.column, best)
-            store_bytes(winners, (task * extent.lines + i) * extent.columns + j, winner)
+            store_integers(winners, (task * extent.lines + i) * extent.columns + j, winner)
 
 
 @kernel
 def max_pool_backward(task, extent, window, dout, winners, dx, epilogue, y):
     """dx[n, c, h, w] = the sum of epilogue(dout[n, c, i, j], y[n, c, i, j]) over the windows that (h, w) won
 
-    dout, y View (N, C, I, J)  winners (N*C*I*J, L) uint8  dx View (N, C, H, W), fully overwritten
+    dout, y View (N, C, I, J)  winners (N*C*I*J, L) of unsigned integers  dx View (N, C, H, W), fully overwritten
     y is the pooled output: the winner's value, so the derivative of an activation before the pooling is known from it.
     A task owns a plane (n, c).
     """
@@ -81,7 +81,7 @@ def max_pool_backward(task, extent, window, dout, winners, dx, epilogue, y):
             left = j * window.step_right - window.left
             d = load(dout.vectors, dout_plane + i * dout.line + j * dout.column)
             d = finish(epilogue, d, y.vectors, y_plane + i * y.line + j * y.column)
-            winner = load_bytes(d, winners, (task * extent.lines + i) * extent.columns + j)
+            winner = load_integers(d, winners, (task * extent.lines + i) * extent.columns + j)
             for u in range(max(0, -top), min(window.kernel_height, window.height - top)):
                 for v in range(max(0, -left), min(window.kernel_width, window.width - left)):
                     at = dx_plane + (top + u) * dx.line + (left + v) * dx.column

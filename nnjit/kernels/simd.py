@@ -178,39 +178,37 @@ def store(x, index, value):
         x[index : index + lanes(x.dtype)] = value
 
 
-def _load_bytes(typing_context, like, x, index):
+def _load_integers(typing_context, like, x, index):
     def generate(context, builder, signature, arguments):
         pointer = element_pointer(context, builder, x, arguments[1], index, arguments[2])
-        bytes_form = ir.VectorType(ir.IntType(8), like.count)
-        value = builder.load(builder.bitcast(pointer, bytes_form.as_pointer()))
-        value.align = 1
+        narrow = ir.VectorType(ir.IntType(x.dtype.bitwidth), like.count)
+        value = builder.load(builder.bitcast(pointer, narrow.as_pointer()))
+        value.align = x.dtype.bitwidth // 8
         return builder.uitofp(value, context.get_value_type(like))
 
     return like(like, x, index), generate
 
 
-@lowered_by(_load_bytes)
-def load_bytes(like, x, index):
-    """x[index, :] of an array (vectors, L) of uint8, as a vector like `like`."""
+@lowered_by(_load_integers)
+def load_integers(like, x, index):
+    """x[index, :] of an array (vectors, L) of unsigned integers, as a vector like `like`."""
     return x[index].astype(like.dtype)
 
 
-def _store_bytes(typing_context, x, index, value):
+def _store_integers(typing_context, x, index, value):
     def generate(context, builder, signature, arguments):
         pointer = element_pointer(context, builder, x, arguments[0], index, arguments[1])
-        bytes_form = ir.VectorType(ir.IntType(8), value.count)
-        instruction = builder.store(
-            builder.fptoui(arguments[2], bytes_form), builder.bitcast(pointer, bytes_form.as_pointer())
-        )
-        instruction.align = 1
+        narrow = ir.VectorType(ir.IntType(x.dtype.bitwidth), value.count)
+        instruction = builder.store(builder.fptoui(arguments[2], narrow), builder.bitcast(pointer, narrow.as_pointer()))
+        instruction.align = x.dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(x, index, value), generate
 
 
-@lowered_by(_store_bytes)
-def store_bytes(x, index, value):
-    """x[index, :] = value for an array (vectors, L) of uint8 and whole numbers 0 .. 255."""
+@lowered_by(_store_integers)
+def store_integers(x, index, value):
+    """x[index, :] = value for an array (vectors, L) of unsigned integers and whole numbers that they hold."""
     x[index] = value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from nnjit.equations import Equation, Equations
@@ -117,7 +118,7 @@ class MaxPool(Pooling):
         extent, window = site.out.extent, self.sliding(site.x.shape)
         planes = extent.blocks * extent.rows
         positions = planes * extent.lines * extent.columns
-        winners = np.zeros((positions, site.lanes), np.uint8)
+        winners = np.zeros((positions, site.lanes), np.min_scalar_type(math.prod(self.window) - 1))
         site.decisions.append(winners)
         work = 12 * positions * site.lanes * window.kernel_height * window.kernel_width
         arguments = (extent, window, site.x.view, site.out.view, winners)
