@@ -51,6 +51,7 @@ class Probe:
     def __init__(self, network: Network, loss: Loss, inputs: NDArray[Any], targets: NDArray[Any]) -> None:
         samples = len(inputs)
         self.network = network
+        self.loss = loss
         self.bound = network.bind(samples, input_gradient=True)
         self.bound.x.write(inputs)
         self.samples = samples
