@@ -12,12 +12,16 @@ import pytest
 from battery import Array, compiled_only, layers_of, loss_of
 
 from nnjit.gradcheck import Probe, Report, Settings, check, faults
+from nnjit.gradcheck.against import Reference, against
 from nnjit.gradcheck.cases import Case, cases, plural
-from nnjit.gradcheck.check import TOLERANCES, relative_error, select_entries
+from nnjit.gradcheck.check import FAULT, TOLERANCES, analytic_gradients, relative_error, select_entries
 from nnjit.gradcheck.faults import FAULTS, self_test
+from nnjit.gradcheck.penalty import check_penalty
+from nnjit.gradcheck.scan import Row, Scan, judge, romberg, scan
 from nnjit.layers import Layer
 from nnjit.losses import HalfSquaredError, Loss
 from nnjit.network import Network
+from nnjit.optimizers import OptimizerSite, Sgd
 
 pytestmark = [pytest.mark.usefixtures("few_tiles"), compiled_only("a check runs the forward pass thousands of times")]
 
@@ -221,3 +225,195 @@ def test_some_entries(gradient: Array, limit: int, fixed: set[int]) -> None:
 
 def test_counts_in_words() -> None:
     assert (plural(1, "sample"), plural(2, "sample")) == ("1 sample", "2 samples")
+
+
+def test_an_activation_that_a_layer_applies_stands_for_that_layer() -> None:
+    names = [tensor.name for tensor in check(small_probe(), QUICK, positions={1}).tensors]
+    assert names == ["layers.0.input", "layers.0.weight", "layers.0.bias"]
+
+
+# One random direction
+
+
+FAST = Settings(fast=True)
+
+
+def test_directions_pass_what_is_right() -> None:
+    for case in cases(np.dtype(np.float64)):
+        if {"relu", "conv2d", "softmax_cross_entropy"} & set(case.kinds):
+            report = check(case.probe(np.dtype(np.float64), 0), FAST, case.title)
+            assert report.passed and all(tensor.checked == 1 for tensor in report.tensors), case.title
+
+
+@pytest.mark.parametrize("entries", [slice(None), slice(7, 8)], ids=["all", "one"])
+def test_a_direction_finds_one_percent(entries: slice) -> None:
+    probe = small_probe()
+    tensor = next(tensor for tensor in probe.tensors() if tensor.name == "layers.0.weight")
+
+    def spoil() -> None:
+        tensor.gradient[tensor.gradient_places[entries]] *= 1.01
+
+    probe.after_backward.append(spoil)
+    (wrong,) = (tensor for tensor in check(probe, FAST).tensors if not tensor.passed)
+    assert (wrong.name, wrong.failed, wrong.worst_index) == ("layers.0.weight", 1, None)
+
+
+def test_the_chance_of_missing_a_fault_is_as_documented() -> None:
+    """Over many directions, the counted share is the mean of the formula over the entries."""
+    settings = replace(FAST, tolerance=3e-4)
+    probe = small_probe()
+    tensor, gradient = next(
+        (tensor, gradient) for tensor, gradient in analytic_gradients(probe, {0}) if tensor.name == "layers.0.weight"
+    )
+    share = np.abs(gradient) / np.linalg.norm(gradient)
+    rest, c = np.sqrt(1 - share**2), settings.tolerance_for(np.float64) / (FAULT * share)
+    expected = ((np.arctan((c - share) / rest) + np.arctan((c + share) / rest)) / np.pi).mean()
+    counted = []
+    for seed in range(300):
+        report = check(probe, replace(settings, seed=seed), positions={0})
+        counted.append(next(item.missed for item in report.tensors if item.name == tensor.name))
+    assert np.mean(np.array(counted, float)) == pytest.approx(expected, rel=0.15)
+
+
+# Steps
+
+
+def scanned(probe: Probe) -> dict[str, Scan]:
+    """The scans of a probe by tensor."""
+    return {found.name: found for found in scan(probe, check(probe, Settings()), Settings())}
+
+
+def test_errors_over_steps_make_a_v() -> None:
+    found = scanned(small_probe())["layers.0.weight"]
+    errors = [row.plain_error for row in found.rows]
+    assert found.cause == "right" and all(error is not None for error in errors)
+    values = [error or 0.0 for error in errors]
+    assert [row.step for row in found.rows] == pytest.approx([10.0**-k for k in range(2, 10)])
+    # A hundredth for a tenth of the step at first; at the end rounding.
+    assert values[0] / values[1] == pytest.approx(100, rel=0.05)
+    assert values[-1] > 10 * min(values) and 0 < values.index(min(values)) < 7
+    assert (found.rows[0].extrapolated_error or 0.0) < 1e-4 * values[0]
+
+
+def test_a_wrong_gradient_is_told_from_a_poor_difference() -> None:
+    probe = small_probe()
+    tensor = next(tensor for tensor in probe.tensors() if tensor.name == "layers.0.weight")
+    probe.after_backward.append(lambda: tensor.gradient.__setitem__(tensor.gradient_places[7], 0.5))
+    found = scanned(probe)
+    assert (found["layers.0.weight"].cause, found["layers.0.weight"].index) == ("wrong gradient", (1, 3))
+    assert {item.cause for name, item in found.items() if name != "layers.0.weight"} == {"right"}
+
+
+def test_a_kink_within_every_step() -> None:
+    found = scanned(probe_of(["relu"], np.array([[1e-12]])))["layers.0.input"]
+    assert (found.cause, found.best_step) == ("kink", None)
+    assert found.verdict == "a kink within every step: there is no derivative to compare with"
+
+
+def rows(*, truncation: float, rounded: float) -> list[Row]:
+    """Eight rows whose differences say 1 and may be off."""
+    return [Row(10.0**-k, 1.0, 1.0, 1e-3, 1e-3, truncation, rounded) for k in range(2, 10)]
+
+
+@pytest.mark.parametrize(
+    "truncation, rounded, cause", [(1e-9, 1e-1, "rounding"), (1e-1, 1e-9, "truncation"), (1e-9, 1e-9, "wrong gradient")]
+)
+def test_differences_that_know_too_little_condemn_nothing(truncation: float, rounded: float, cause: str) -> None:
+    assert judge("w", (0,), 1.001, 1e-6, rows(truncation=truncation, rounded=rounded)).cause == cause
+
+
+def test_a_tableau() -> None:
+    """Differences with errors of h**2 and h**4 alone: the third entry of the diagonal has neither."""
+    steps = [1.0, 0.5, 0.25]
+    assert romberg([3 + h**2 + 5 * h**4 for h in steps])[-1] == pytest.approx(3, abs=1e-14)
+
+
+# Weight decay
+
+
+def penalty(momentum: float, nesterov: bool, dtype: Any = np.float64) -> tuple[Network, Sgd]:
+    network = Network(layers_of({"dense": 5}, "tanh", {"dense": 2}), (4,), np.dtype(dtype), 3)
+    network.weights[:] += network.layout.dtype.type(0.125)
+    return network, Sgd(learning_rate=1e-3, momentum=momentum, nesterov=nesterov, weight_decay=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
+def test_decay_is_the_gradient_of_its_penalty(momentum: float, nesterov: bool, dtype: Any) -> None:
+    network, rule = penalty(momentum, nesterov, dtype)
+    before = network.weights.tobytes()
+    (row,) = check_penalty(network, rule)
+    assert row.passed and not row.blind and row.name.startswith("penalty of layers."), row
+    assert (row.checked, row.entries, row.skipped) == (37, 37, 0)
+    assert network.weights.tobytes() == before
+
+
+def test_no_row_without_decay() -> None:
+    network, rule = penalty(0.0, False)
+    assert check_penalty(network, rule.model_copy(update={"weight_decay": 0.0})) == []
+
+
+class Spoilt(Sgd):
+    """Weight decay that is 1 % too strong."""
+
+    def bind(self, site: OptimizerSite) -> Any:
+        return Sgd.bind(self.model_copy(update={"weight_decay": 1.01 * self.weight_decay}), site)
+
+
+class OnBiases(Sgd):
+    """Weight decay that does not spare biases."""
+
+    def bind(self, site: OptimizerSite) -> Any:
+        return super().bind(replace(site, decayed=len(site.weights)))
+
+
+@pytest.mark.parametrize("rule, failed, error", [(Spoilt, 30, 0.01 / 1.01), (OnBiases, 7, 1.0)])
+def test_wrong_decay_is_found(rule: type[Sgd], failed: int, error: float) -> None:
+    network, right = penalty(0.9, False)
+    (row,) = check_penalty(network, rule.model_construct(**dict(right)))
+    assert (row.failed, row.passed) == (failed, False)
+    assert row.error == pytest.approx(error, rel=1e-6)
+
+
+# Against others
+
+
+def test_the_kernels_agree_with_the_reference() -> None:
+    for case in cases(np.dtype(np.float64)):
+        comparison = against(case.probe(np.dtype(np.float64), 0), Reference(), case.title)
+        assert comparison.passed and not comparison.skipped, comparison
+
+
+def test_what_is_compared() -> None:
+    comparison = against(small_probe(), Reference())
+    gradients = [f"layers.{name} gradient" for name in ("0.input", "0.weight", "0.bias", "2.weight", "2.bias")]
+    assert [row.name for row in comparison.rows] == ["layers.1.output", "layers.2.output", "loss", *gradients]
+
+
+def test_a_difference_is_found() -> None:
+    probe = small_probe()
+    tensor = next(tensor for tensor in probe.tensors() if tensor.name == "layers.0.weight")
+    probe.after_backward.append(lambda: tensor.gradient.__setitem__(tensor.gradient_places[7], 0.5))
+    comparison = against(probe, Reference())
+    (row,) = (row for row in comparison.rows if not row.passed)
+    assert (row.name, row.worst_index, row.ours) == ("layers.0.weight gradient", (1, 3), 0.5)
+    assert row.absolute == abs(row.ours - row.theirs) and not comparison.passed
+
+
+class Lacking(Reference):
+    """A peer without tanh, or without a loss."""
+
+    def __init__(self, layer: str = "", loss: str = "") -> None:
+        self.layers = {kind: found for kind, found in Reference.layers.items() if kind != layer}
+        self.losses = {kind: found for kind, found in Reference.losses.items() if kind != loss}
+
+
+def test_what_the_peer_lacks_is_skipped_by_name() -> None:
+    network = [{"dense": 5}, {"dense": 3}, "softmax", {"dense": 2}]
+    probe = probe_of(network, np.random.default_rng(1).normal(size=(3, 4)))
+    comparison = against(probe, Lacking(layer="softmax"))
+    assert [row.name for row in comparison.rows] == ["layers.0.output", "layers.1.output"]
+    assert comparison.skipped == ["layers.2 (softmax), what follows it, and all gradients: reference has no softmax"]
+    comparison = against(probe, Lacking(loss="half_squared_error"))
+    assert [row.name for row in comparison.rows] == [f"layers.{k}.output" for k in range(4)]
+    assert comparison.skipped == ["the loss and all gradients: reference has no half_squared_error"]

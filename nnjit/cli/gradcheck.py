@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,8 @@ from nnjit.cli.options import overrides_option, threads_option
 from nnjit.errors import CheckFailedError
 
 if TYPE_CHECKING:
-    from nnjit.gradcheck import Report, Settings, TensorReport
+    from nnjit.gradcheck import Probe, Settings
+    from nnjit.optimizers import Optimizer
 
 
 class Entries(click.ParamType):  # type: ignore[type-arg]
@@ -45,8 +47,21 @@ class Entries(click.ParamType):  # type: ignore[type-arg]
     help="Largest relative error; 1e-6 in float64 and 2e-2 in float32 unless given.",
 )
 @click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
-@click.option("--steps", type=click.IntRange(0), default=0, show_default=True, help="Steps of training before.")
+@click.option("--steps", type=click.IntRange(0), default=0, metavar="K", help="Again after K steps of training.")
 @click.option("--layers", metavar="K,...", help="Only these layers, counted from 0, or only these kinds.")
+@click.option("--fast", is_flag=True, help="One random direction per tensor instead of entries, for large networks.")
+@click.option("--scan", is_flag=True, help="Show each worst entry's differences for steps from 1e-2 to 1e-9.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw the scan (the last one with --steps).",
+)
+@click.option(
+    "--against",
+    type=click.Choice(["reference", "torch"]),
+    help="Compare outputs and gradients with plain NumPy or PyTorch instead of differences.",
+)
 @click.option("--self-test", is_flag=True, help="Plant faults in every kind of layer and loss; each must be caught.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object per network.")
 @overrides_option()
@@ -60,6 +75,10 @@ def gradcheck(
     dtype: str,
     steps: int,
     layers: str | None,
+    fast: bool,
+    scan: bool,
+    plot: Path | None,
+    against: str | None,
     self_test: bool,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -69,38 +88,69 @@ def gradcheck(
     With CONFIG, that network on samples of its own data; without, every kind of layer and loss in shapes that provoke
     trouble. A row per tensor, layer inputs included, shows the worst entry: the gradient of the backward kernels, the
     central difference, and their relative error |a - n| / max(|a|, |n|, floor). An entry where the difference crosses a
-    kink (of relu, of a maximum) is counted, not failed. Ends with exit code 5 if a gradient is wrong.
+    kink (of relu, of a maximum) is counted, not failed. Weight decay is checked on its own. Ends with exit code 5 if a
+    gradient is wrong.
 
     \b
     Examples:
       nnjit gradcheck
       nnjit gradcheck configs/digits.yaml --entries all
+      nnjit gradcheck configs/digits.yaml --scan --plot scan.png
+      nnjit gradcheck configs/digits.yaml --against torch
       nnjit gradcheck --self-test
     """
+    _refuse(
+        (config is None and (overrides or steps), "--set and --steps need a CONFIG"),
+        (plot and not (scan and config), "--plot needs --scan and a CONFIG"),
+        (fast and scan, "--scan looks at entries, of which --fast has none: drop one of them"),
+        (against and (fast or scan), "--against takes no differences: drop --fast and --scan"),
+        (
+            self_test and (config or layers or fast or scan or against),
+            "--self-test goes with --dtype, --entries, --seed, --tolerance and --json alone",
+        ),
+    )
     from nnjit.cli.compiling import compiling
     from nnjit.gradcheck import Settings
 
-    if config is None and (overrides or steps):
-        raise click.UsageError("--set and --steps need a CONFIG")
-    settings = Settings(entries=entries, tolerance=tolerance, seed=seed)
+    settings = Settings(entries=entries, tolerance=tolerance, seed=seed, fast=fast)
     with compiling(quiet=as_json):
         if self_test:
             _show_self_test(dtype, settings, as_json)
             return
         if config is None:
-            reports = _check_kinds(dtype, settings, layers)
+            subjects = _built_in(dtype, seed, layers)
         else:
-            reports = [_check_config(config, overrides, samples, dtype, steps, settings, layers)]
-        failed = _show(reports, as_json)
+            subjects = _configured(config, overrides, samples, dtype, steps, seed, layers)
+        if against:
+            failed = _compare(subjects, against, tolerance, as_json)
+        else:
+            failed = _check(subjects, settings, scan, plot, as_json)
     if failed:
-        raise CheckFailedError(f"{failed} {'tensor has a' if failed == 1 else 'tensors have'} wrong gradient")
+        raise CheckFailedError(f"{failed} {'tensor does' if failed == 1 else 'tensors do'} not pass")
 
 
-def _check_kinds(dtype: str, settings: Settings, layers: str | None) -> Iterable[Report]:
-    """A report for each built-in case, one after the other."""
+def _refuse(*combinations: tuple[object, str]) -> None:
+    """Raise UsageError with the message of the first combination of options that came."""
+    for came, message in combinations:
+        if came:
+            raise click.UsageError(message)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to check, and what of it."""
+
+    title: str
+    probe: Probe
+    positions: set[int] | None = None
+    """Layers; None for all."""
+    optimizer: Optimizer | None = None
+
+
+def _built_in(dtype: str, seed: int, layers: str | None) -> Iterator[Subject]:
+    """The built-in cases, one after the other."""
     import numpy as np
 
-    from nnjit.gradcheck import check
     from nnjit.gradcheck.cases import cases
 
     wanted = layers.split(",") if layers else None
@@ -110,33 +160,30 @@ def _check_kinds(dtype: str, settings: Settings, layers: str | None) -> Iterable
         raise click.BadParameter(f"expected kinds among {', '.join(known)}, got {unknown[0]!r}", param_hint="--layers")
     for case in cases(np.dtype(dtype)):
         if wanted is None or set(case.kinds) & set(wanted):
-            yield check(case.probe(np.dtype(dtype), settings.seed), settings, case.title)
+            yield Subject(case.title, case.probe(np.dtype(dtype), seed))
 
 
-def _check_config(
-    config: str,
-    overrides: tuple[str, ...],
-    samples: int,
-    dtype: str,
-    steps: int,
-    settings: Settings,
-    layers: str | None,
-) -> Report:
+def _configured(
+    config: str, overrides: tuple[str, ...], samples: int, dtype: str, steps: int, seed: int, layers: str | None
+) -> Iterator[Subject]:
+    """The network of a config at the start and, if there are any, after `steps` steps."""
     import numpy as np
 
     from nnjit.config import load_config
-    from nnjit.gradcheck import check
+    from nnjit.gradcheck.cases import plural
     from nnjit.gradcheck.configured import configured_probe
     from nnjit.prepare import prepare
 
     loaded = load_config(config, overrides)
     dataset = prepare(loaded)
     positions = _positions(layers, [layer.kind() for layer in loaded.config.model])
-    probe = configured_probe(
-        loaded.config, dataset, samples=samples, dtype=np.dtype(dtype), seed=settings.seed, steps=steps
-    )
-    when = f"after {steps} steps" if steps else "at the start"
-    return check(probe, settings, f"{loaded.name}, {probe.samples} samples, {dtype}, {when}", positions)
+    for trained in (0, steps) if steps else (0,):
+        probe = configured_probe(
+            loaded.config, dataset, samples=samples, dtype=np.dtype(dtype), seed=seed, steps=trained
+        )
+        when = f"after {plural(trained, 'step')}" if trained else "at the start"
+        title = f"{loaded.name}, {plural(probe.samples, 'sample')}, {dtype}, {when}"
+        yield Subject(title, probe, positions, loaded.config.optimizer)
 
 
 def _positions(layers: str | None, kinds: list[str]) -> set[int] | None:
@@ -154,41 +201,55 @@ def _positions(layers: str | None, kinds: list[str]) -> set[int] | None:
     return found
 
 
-def _show(reports: Iterable[Report], as_json: bool) -> int:
-    """Print each report as it comes; the number of tensors that failed."""
+def _check(subjects: Iterator[Subject], settings: Settings, scan: bool, plot: Path | None, as_json: bool) -> int:
+    """Check and print one network after the other; the number of tensors that failed."""
+    from nnjit.gradcheck import check
+    from nnjit.gradcheck.penalty import check_penalty
+    from nnjit.gradcheck.plot import plot as draw
+    from nnjit.gradcheck.plot import require_matplotlib
+    from nnjit.gradcheck.scan import scan as scanned
+    from nnjit.gradcheck.text import as_values, report_lines, scan_lines
+
+    if plot:
+        require_matplotlib()
     failed = 0
-    for report in reports:
+    drawn, title = [], ""
+    for subject in subjects:
+        report = check(subject.probe, settings, subject.title, subject.positions)
+        scans = scanned(subject.probe, report, settings, subject.positions) if scan else []
+        if subject.optimizer is not None and subject.positions is None:
+            report.tensors.extend(check_penalty(subject.probe.network, subject.optimizer))
         failed += sum(not tensor.passed for tensor in report.tensors)
         if as_json:
-            click.echo(json.dumps({**asdict(report), "passed": report.passed}))
-            continue
-        click.echo(report.title)
-        rows = [HEADER, *(_row(tensor) for tensor in report.tensors)]
-        widths = [max(len(row[k]) for row in rows) for k in range(len(HEADER))]
-        for row in rows:
-            cells = [
-                cell.ljust(width) if k == 0 else cell.rjust(width)
-                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            click.echo("  " + "  ".join(cells).rstrip())
+            scanned_too = {"scans": as_values(scans)} if scan else {}
+            click.echo(json.dumps({**as_values(report), "passed": report.passed, **scanned_too}))
+        else:
+            for line in report_lines(report):
+                click.echo(line)
+            for found in scans:
+                click.echo("\n".join(scan_lines(found)))
+        drawn, title = scans, subject.title
+    if plot:
+        draw(drawn, title, plot)
     return failed
 
 
-HEADER = ("tensor", "checked", "failed", "kinks", "skipped", "worst", "analytic", "numeric", "error", "")
+def _compare(subjects: Iterator[Subject], name: str, tolerance: float | None, as_json: bool) -> int:
+    """Compare one network after the other with a peer and print it; the number of tensors that failed."""
+    from nnjit.gradcheck.against import Peer, Reference, against
+    from nnjit.gradcheck.text import as_values, comparison_lines
+    from nnjit.gradcheck.torch_peer import Torch
 
-
-def _row(tensor: TensorReport) -> tuple[str, ...]:
-    worst = "" if tensor.worst_index is None else ",".join(map(str, tensor.worst_index))
-    verdict = "ok"
-    if tensor.failed:
-        verdict = "WRONG"
-    elif tensor.too_many_kinks:
-        verdict = "TOO MANY KINKS"
-    elif tensor.blind:
-        verdict = "ok, too small to tell"
-    counts = (tensor.checked, tensor.failed, tensor.kinks, tensor.skipped)
-    numbers = (f"{tensor.analytic:.6e}", f"{tensor.numeric:.6e}", f"{tensor.error:.1e}")
-    return (tensor.name, *map(str, counts), worst, *numbers, verdict)
+    peer: Peer = Torch() if name == "torch" else Reference()
+    failed = 0
+    for subject in subjects:
+        comparison = against(subject.probe, peer, subject.title, tolerance)
+        failed += sum(not row.passed for row in comparison.rows)
+        if as_json:
+            click.echo(json.dumps({**as_values(comparison), "passed": comparison.passed}))
+        else:
+            click.echo("\n".join(comparison_lines(comparison)))
+    return failed
 
 
 def _show_self_test(dtype: str, settings: Settings, as_json: bool) -> None:

@@ -1,0 +1,106 @@
+"""Reports as lines of text, and as values that JSON knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from nnjit.gradcheck.against import Comparison
+from nnjit.gradcheck.check import Report, TensorReport
+from nnjit.gradcheck.scan import Scan
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """A table with a row per tensor."""
+    yield report.title
+    if any(tensor.missed is not None for tensor in report.tensors):
+        yield from _table([DIRECTIONS, *(_direction(tensor) for tensor in report.tensors)])
+    else:
+        yield from _table([ENTRIES, *(_entries(tensor) for tensor in report.tensors)])
+
+
+ENTRIES = ("tensor", "checked", "failed", "kinks", "skipped", "worst", "analytic", "numeric", "error", "")
+DIRECTIONS = ("tensor", "entries", "along a direction", "numeric", "error", "1 % in one entry missed", "")
+
+
+def _entries(tensor: TensorReport) -> tuple[str, ...]:
+    counts = (tensor.checked, tensor.failed, tensor.kinks, tensor.skipped)
+    numbers = (f"{tensor.analytic:.6e}", f"{tensor.numeric:.6e}", f"{tensor.error:.1e}")
+    return (tensor.name, *map(str, counts), _index(tensor.worst_index), *numbers, _verdict(tensor))
+
+
+def _direction(tensor: TensorReport) -> tuple[str, ...]:
+    missed = "" if tensor.missed is None else f"{tensor.missed:.2%}"
+    numbers = (f"{tensor.analytic:.6e}", f"{tensor.numeric:.6e}", f"{tensor.error:.1e}")
+    return (tensor.name, str(tensor.entries), *numbers, missed, _verdict(tensor))
+
+
+def _verdict(tensor: TensorReport) -> str:
+    if tensor.failed:
+        return "WRONG"
+    if tensor.too_many_kinks:
+        return "TOO MANY KINKS"
+    return "ok, too small to tell" if tensor.blind else "ok"
+
+
+def scan_lines(scan: Scan) -> Iterator[str]:
+    """The table of one entry's differences, and what they mean."""
+    yield f"  {scan.name}[{_index(scan.index)}], analytic {scan.analytic:.6e}"
+    rows = [("h", "difference", "error", "extrapolated", "error", "")]
+    for row in scan.rows:
+        best = "best" if row.step == scan.best_step else ""
+        first = (_number(row.plain), _error(row.plain_error))
+        rows.append((f"{row.step:.1e}", *first, _number(row.extrapolated), _error(row.extrapolated_error), best))
+    yield from (f"  {line}" for line in _table(rows))
+    yield f"    {scan.cause}: {scan.verdict}"
+
+
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """A table with a row per tensor, and what was skipped."""
+    yield f"{comparison.title}, against {comparison.peer}, tolerance {comparison.tolerance:.0e}"
+    rows = [("tensor", "entries", "worst", "nnjit", comparison.peer, "absolute", "relative", "")]
+    for row in comparison.rows:
+        numbers = (f"{row.ours:.6e}", f"{row.theirs:.6e}", f"{row.absolute:.1e}", f"{row.relative:.1e}")
+        verdict = "ok" if row.passed else "DIFFERENT"
+        rows.append((row.name, str(math.prod(row.shape)), _index(row.worst_index), *numbers, verdict))
+    yield from _table(rows)
+    for skipped in comparison.skipped:
+        yield f"  skipped {skipped}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells as aligned lines: the first column to the left, the last as it is, the others to the right."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for row in rows:
+        first, *others = (
+            cell.rjust(width) if 0 < k < len(row) - 1 else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join(["", first, *others]).rstrip()
+
+
+def _index(index: tuple[int, ...] | None) -> str:
+    return "" if index is None else ",".join(map(str, index))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "kink"
+    return "w + h = w" if math.isnan(value) else f"{value:.6e}"
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.1e}"
+
+
+def as_values(item: Any) -> Any:
+    """A report as dictionaries, lists and numbers; numbers that are none, which JSON has no word for, become null."""
+    if is_dataclass(item) and not isinstance(item, type):
+        return as_values(asdict(item))
+    if isinstance(item, dict):
+        return {key: as_values(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [as_values(value) for value in item]
+    return None if isinstance(item, float) and not math.isfinite(item) else item
