@@ -45,9 +45,12 @@ class Buffer:
             rows = shape[0]
             height = border.top + shape[1] + border.bottom
             columns = border.left + shape[2] + border.right
-        vectors = aligned_zeros((blocks * rows * height * columns, width), dtype)
+        # Blocks an odd number of vectors apart: at a power of two, those of a dense layer's tile would share one line of
+        # each cache.
+        block = rows * height * columns | 1
+        vectors = aligned_zeros((blocks * block, width), dtype)
         start = border.top * columns + border.left
-        view = View(vectors, start, rows * height * columns, height * columns, columns, 1)
+        view = View(vectors, start, block, height * columns, columns, 1)
         return cls(view, blocks, shape)
 
     @property

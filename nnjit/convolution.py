@@ -241,8 +241,9 @@ def _contraction(filters: Filters, passed: Taps, x: View, ends: Ends, work: int)
     """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
     contracted."""
     taps, extent, weight = len(passed.x), ends.extent, filters.scalars
-    tile = choose_tile(extent.rows, extent.columns, taps, reuse=passed.reuse)
-    if x.column == 1:
+    steady = x.column == 1
+    tile = choose_tile(extent.rows, extent.columns, taps, reuse=passed.reuse, steady=steady)
+    if steady:
         tile = replace(tile, column_step=1)
     row_tiles = -(-extent.rows // tile.rows)
     packed = aligned_zeros((row_tiles, taps, tile.rows), weight.dtype)
@@ -261,7 +262,9 @@ def _winograd(site: Site, filters: Filters, maps: int, x: View, ends: Ends, work
     """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
     extent, weight = ends.extent, filters.scalars
     tiling = choose_tiling(extent, maps)
-    tile = replace(choose_tile(extent.rows, tiling.group * tiling.across, maps, group_rows=8), column_step=1)
+    tile = replace(
+        choose_tile(extent.rows, tiling.group * tiling.across, maps, group_rows=8, steady=True), column_step=1
+    )
     groups = -(-extent.rows // site.lanes)
     transformed = aligned_zeros((36 * groups * maps, site.lanes), weight.dtype)
     sizes = Extent(1, extent.rows, maps, 1)

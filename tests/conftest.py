@@ -32,7 +32,7 @@ def silent_arithmetic() -> Iterator[None]:
 def few_tiles() -> Iterator[None]:
     """Tiles of four shapes alone, so that not every size compiles kernels of its own; they overlap at most sizes."""
 
-    def choose(rows: int, columns: int, taps: int, group_rows: int | None = None, reuse: int = 1) -> TileShape:
+    def choose(rows: int, columns: int, taps: int, group_rows: int | None = None, **hints: int) -> TileShape:
         return TileShape(min(rows, 2), 3 if columns >= 3 else 1)
 
     with pytest.MonkeyPatch.context() as patch:

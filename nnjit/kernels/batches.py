@@ -65,14 +65,14 @@ def gather_labels(task, classes, labels, order, position, out):
 
 
 @kernel
-def samples_to_rows(task, groups, x, out):
+def samples_to_rows(task, groups, x, out, step):
     """out[n, f] = x[n, f] with the features innermost instead of the samples
 
-    x View (N, F), its rows padded to `groups` whole vectors  out (N * groups, L), fully overwritten
-    A task owns a block and L features.
+    x View (N, F), its rows padded to `groups` whole vectors  out (N * step, L), of which each sample's first `groups`
+    vectors are overwritten. A task owns a block and L features.
     """
     lanes = out.shape[1]
     block = task // groups
     group = task % groups
     tile = tile_across(x.vectors, x.start + block * x.block + group * lanes * x.row, x.row)
-    tile_store(tile, out, block * lanes * groups + group, groups, 0, 0)
+    tile_store(tile, out, block * lanes * step + group, step, 0, 0)

@@ -111,9 +111,10 @@ class Dense(Layer):
             return
 
         groups = -(-outputs // lanes)
-        rows = aligned_zeros((blocks * lanes * groups, lanes), site.dtype)
+        step = groups | 1  # an odd number, as in `Buffer.allocate`
+        rows = aligned_zeros((blocks * lanes * step, lanes), site.dtype)
         samples = np.arange(batch, dtype=np.int64)
-        turn = (groups, site.dout.view, rows)
+        turn = (groups, site.dout.view, rows, step)
         site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, 5 * rows.size))
         tile = replace(choose_tile(inputs, groups, batch), row_step=lanes)
         starts = first_rows(inputs, tile.rows)
@@ -122,7 +123,7 @@ class Dense(Layer):
         vectors = View(rows, 0, 0, 0, 0, 1)
         gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, 0, inputs)
         extent = Extent(1, inputs, 1, groups)
-        arguments = (tile, extent, scalars, vectors, samples * groups, zeros, gradient, Epilogue(), gradient)
+        arguments = (tile, extent, scalars, vectors, samples * step, zeros, gradient, Epilogue(), gradient)
         site.backward_parameters.append(Call(contract, len(starts), arguments, work))
         if self.bias:
             summed = (site.dout.extent, site.dout.view, site.gradients["bias"])
