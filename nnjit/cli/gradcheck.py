@@ -205,13 +205,13 @@ def _check(subjects: Iterator[Subject], settings: Settings, scan: bool, plot: Pa
     """Check and print one network after the other; the number of tensors that failed."""
     from nnjit.gradcheck import check
     from nnjit.gradcheck.penalty import check_penalty
+    from nnjit.gradcheck.plot import check_file
     from nnjit.gradcheck.plot import plot as draw
-    from nnjit.gradcheck.plot import require_matplotlib
     from nnjit.gradcheck.scan import scan as scanned
     from nnjit.gradcheck.text import as_values, report_lines, scan_lines
 
     if plot:
-        require_matplotlib()
+        check_file(plot)
     failed = 0
     drawn, title = [], ""
     for subject in subjects:

@@ -12,12 +12,15 @@ from nnjit.errors import NnjitError
 from nnjit.gradcheck.scan import Row, Scan
 
 COLUMNS = 3
+FORMATS = (".png", ".pdf", ".svg")
 LEAST = 1e-16
 """Errors are drawn no lower: an error of 0 has no logarithm."""
 
 
-def require_matplotlib() -> None:
-    """Raise NnjitError when there is no matplotlib to draw with."""
+def check_file(file: Path) -> None:
+    """Raise NnjitError when `file` could not be drawn: its format is unknown, or there is no matplotlib."""
+    if file.suffix.lower() not in FORMATS:
+        raise NnjitError(f"{file}: expected a name that ends with {' or '.join(FORMATS)}")
     try:
         import_module("matplotlib")
     except ImportError:
@@ -27,17 +30,10 @@ def require_matplotlib() -> None:
 
 
 def plot(scans: Sequence[Scan], title: str, file: Path) -> None:
-    """Draw scans to a file of the format that its name ends with.
-
-    Raises NnjitError when there is no matplotlib or the format is unknown.
-    """
-    require_matplotlib()
+    """Draw scans to a file that `check_file` has passed."""
     figures: Any = import_module("matplotlib.figure")
     lines, columns = -(-len(scans) // COLUMNS), min(COLUMNS, len(scans))
     figure = figures.Figure(figsize=(4.2 * columns, 3 * lines + 0.8), layout="constrained")
-    formats = figure.canvas.get_supported_filetypes()
-    if file.suffix.lstrip(".").lower() not in formats:
-        raise NnjitError(f"{file}: expected a name that ends with one of {', '.join(sorted(formats))}")
     figure.suptitle(title)
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).reshape(-1)
     for panel, scan in zip(panels, scans, strict=False):
