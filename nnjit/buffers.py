@@ -45,8 +45,8 @@ class Buffer:
             rows = shape[0]
             height = border.top + shape[1] + border.bottom
             columns = border.left + shape[2] + border.right
-        # Blocks an odd number of vectors apart: at a power of two, those of a dense layer's tile would share one line of
-        # each cache.
+        # Blocks an odd number of vectors apart: at a power of two, those of a dense layer's tile would share one line
+        # of each cache.
         block = rows * height * columns | 1
         vectors = aligned_zeros((blocks * block, width), dtype)
         start = border.top * columns + border.left

@@ -19,7 +19,13 @@ from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_lanes, pack_rows
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import sum_rows
-from nnjit.kernels.tuning import choose_lanes_tile, choose_tile, choose_tiling, prefers_winograd
+from nnjit.kernels.tuning import (
+    choose_lanes_tile,
+    choose_tile,
+    choose_tiling,
+    choose_winograd_tile,
+    prefers_winograd,
+)
 from nnjit.kernels.winograd import scratch_vectors, winograd, winograd_kernels
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
@@ -262,9 +268,7 @@ def _winograd(site: Site, filters: Filters, maps: int, x: View, ends: Ends, work
     """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
     extent, weight = ends.extent, filters.scalars
     tiling = choose_tiling(extent, maps)
-    tile = replace(
-        choose_tile(extent.rows, tiling.group * tiling.across, maps, group_rows=8, steady=True), column_step=1
-    )
+    tile = choose_winograd_tile(tiling)
     groups = -(-extent.rows // site.lanes)
     transformed = aligned_zeros((36 * groups * maps, site.lanes), weight.dtype)
     sizes = Extent(1, extent.rows, maps, 1)
