@@ -209,7 +209,7 @@ def test_too_many_kinks_end_it_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Line, "numeric", lambda line, step: None)
     result = nnjit("gradcheck", "tiny.yaml", "--layers", "2", "--entries", 2)
     assert (result.exit_code, without_compiling(result.stderr)) == (5, "error: 3 tensors do not pass\n")
-    assert all(line.endswith("TOO MANY KINKS") for line in result.stdout.splitlines()[2:])
+    assert all(line.endswith("  TOO MANY KINKS, try fewer --samples") for line in result.stdout.splitlines()[2:])
 
 
 # The self-test

@@ -41,7 +41,7 @@ def _verdict(tensor: TensorReport) -> str:
     if tensor.failed:
         return "WRONG"
     if tensor.too_many_kinks:
-        return "TOO MANY KINKS"
+        return "TOO MANY KINKS, try fewer --samples"
     return "ok, too small to tell" if tensor.blind else "ok"
 
 
