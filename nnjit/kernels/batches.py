@@ -68,8 +68,8 @@ def gather_labels(task, classes, labels, order, position, out):
 def samples_to_rows(task, groups, x, out, step):
     """out[n, f] = x[n, f] with the features innermost instead of the samples
 
-    x View (N, F), its rows padded to `groups` whole vectors  out (N * step, L), of which each sample's first `groups`
-    vectors are overwritten. A task owns a block and L features.
+    x View (N, F), F padded to `groups` whole vectors  out (N * step, L), each sample's first `groups` vectors
+    overwritten A task owns a block and L features.
     """
     lanes = out.shape[1]
     block = task // groups

@@ -3,9 +3,9 @@
 Binding a network gives calls whose arguments never change: the same buffers, sizes and parameters at every step. So
 each call is linked once into a function of the task number alone, with addresses and sizes as constants, and one
 compiled driver runs the whole list. A step is then a single call from Python: 0.3 us, and 6 ns more for each kernel
-call in it, where calling the kernels one by one costs 1.5 us each; a parallel region costs another 1.4 us, and work too
-small to be worth it runs on the calling thread. What does change between steps (the batch's position, the learning
-rate) stands in small arrays that kernels read.
+call in it, where calling the kernels one by one costs 1.5 us each; sharing a call's tasks among threads costs under
+1 us more, and work too small to be worth it stays on the calling thread. What does change between steps (the batch's
+position, the learning rate) stands in small arrays that kernels read.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from numba.np.arrayobj import make_array, populate_array
 from nnjit.kernels.compiler import JIT, compiled, sole_writer
 from nnjit.kernels.threads import TEAM, run_calls
 
-PARALLEL_WORK = 600_000
-"""Work below which a call runs on one thread: about 10 us. A region costs 1.4 us when the other threads are waiting for
-it, but up to a scheduler's time slice when another process holds their cores, so it must be worth the risk."""
+PARALLEL_WORK = 300_000
+"""Work below which a call runs on one thread: about 5 us, ten times what it costs when another thread takes part."""
 
 
 class Call(NamedTuple):
