@@ -1,10 +1,10 @@
 """Threads that share the tasks of a kernel call.
 
 Numba's `prange` gives every thread its share of the tasks and then waits for all threads, so a call cannot end before
-each thread has had its turn on a core: with one other busy process on two cores an epoch of LeNet-5 took 35 s instead
-of 1 s. Here threads take tasks as they come, and the calling thread waits only for threads that have begun one. A
-thread that is late finds nothing to do, which costs nothing. A shared call costs under 1 us (prange on OpenMP: 1.4 us;
-on `workqueue` 135 us), and no threading layer need be installed. Results do not depend on who computes which task.
+each thread has had its turn on a core: beside other busy processes on two cores an epoch of LeNet-5 took 35 s instead
+of 1 s. Here a thread that has done its share goes on with the others', and the calling thread waits only for threads
+that have begun a task. A thread that is late finds nothing to do, which costs nothing. A shared call costs under 1 us
+(prange on OpenMP: 1.4 us), and no threading layer need be installed. Results do not depend on who computes which task.
 
 The threads are Python threads inside a compiled loop that does not hold the interpreter's lock. They look for work for
 a while, then sleep, longer and longer, until there is some again.
