@@ -74,9 +74,11 @@ def test_the_worked_example_is_derived_step_by_step(worked_example: str) -> None
         "C = (Σ(f=0..1) (a⁽³⁾[f] - y[f])²) / 2",
         "∂C/∂a⁽³⁾[f] = a⁽³⁾[f] - y[f]",
         "δ⁽²⁾[f] = ∂C/∂a⁽³⁾[f]·(a⁽³⁾[f]·(1 - a⁽³⁾[f]))",
+        "δ⁽²⁾[f] = (a⁽³⁾[f] - y[f])·(a⁽³⁾[f]·(1 - a⁽³⁾[f]))",
         "∂C/∂a⁽¹⁾[d] = Σ(f=0..1) w⁽²⁾[f, d]·δ⁽²⁾[f]",
         "∂C/∂w⁽²⁾[f, d] = δ⁽²⁾[f]·a⁽¹⁾[d]",
         "∂C/∂w⁽²⁾[0, 0] = 0.138498562·0.593269992 = 0.082167041",
+        "δ⁽⁰⁾[f] = (Σ(g=0..1) w⁽²⁾[g, f]·δ⁽²⁾[g])·(a⁽¹⁾[f]·(1 - a⁽¹⁾[f]))",
         "w′⁽²⁾[0, 0] = 0.4 - 0.5·0.082167041 = 0.358916480",
     )
 
@@ -495,7 +497,7 @@ def test_a_wrong_gradient_on_one_side_is_found(hand: Path, monkeypatch: pytest.M
 
 
 def test_the_rule_from_delta_to_delta(hand: Path) -> None:
-    """As books write it: from the loss, from a dense layer, from a convolution; and it gives the kernels' numbers."""
+    """As books write it, from the loss and from a convolution; from a dense layer in the worked example."""
     layers = "conv2d: {filters: 2, kernel: 2}, sigmoid, conv2d: {filters: 1, kernel: 2, padding: 1}, tanh"
     subject = at_the_start(load_config(hand, [f"model=[{layers}]", "data.train.targets=big.npy"]), "train")
     text = FORMATS["text"].render(explain(subject, 0, None)[0])
