@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def silent_arithmetic() -> Iterator[None]:
 def few_tiles() -> Iterator[None]:
     """Tiles of four shapes alone, so that not every size compiles kernels of its own; they overlap at most sizes."""
 
-    def choose(rows: int, columns: int, taps: int, group_rows: int | None = None, **hints: int) -> TileShape:
+    def choose(rows: int, columns: int, taps: int, group_rows: int | None = None, **hints: Any) -> TileShape:
         return TileShape(min(rows, 2), 3 if columns >= 3 else 1)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -101,8 +101,10 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     x_view = View(x, 1, 60, 0, COLUMNS, 1)
     plane = View(d, 0, ROWS * LINES * COLUMNS, LINES * COLUMNS, COLUMNS, 1)
     out_view = plane._replace(vectors=out)
-    spans = np.array([[0, TAPS], [2, TAPS], [0, TAPS - 1]])
-    weights = Weights(w, TAPS * first_rows(ROWS, tile.rows), np.arange(TAPS), spans)
+    # The kernel has three lines of three taps; all columns use all taps of a line.
+    lines = np.array([[0, 3], [1, 3], [0, 2]])
+    columns = np.array([[0, 3]] * COLUMNS)
+    weights = Weights(w, TAPS * first_rows(ROWS, tile.rows), np.arange(TAPS), 3, lines, columns)
     forward = (tile, extent, weights, x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import load, store
+from nnjit.kernels.simd import entry, load, store
 from nnjit.kernels.sums import in_vectors, sum_lines
 from nnjit.kernels.tiles import (
     TileShape,
@@ -55,9 +55,13 @@ class Weights(NamedTuple):
     """(row tiles,) int64."""
     taps: Any
     """(K,) int64."""
-    spans: Any
-    """(lines, 2) int64: the first tap that a line of the output uses and the one after its last; the others would meet
-    nothing but the zeros round the image."""
+    group: int
+    """How many taps a line of the kernel has; K is a multiple of it."""
+    lines: Any
+    """(lines, 2) int64: the first line of the kernel that a line of the output uses and the one after its last; the
+    others would meet nothing but the zeros round the image."""
+    columns: Any
+    """(column tiles, 2) int64: likewise the first and last taps of each such line that a tile of columns uses."""
 
 
 class Extent(NamedTuple):
@@ -72,6 +76,11 @@ class Extent(NamedTuple):
 def first_rows(rows: int, tile_rows: int) -> NDArray[np.int64]:
     """The first row of every tile: a tile that would pass the last row starts earlier and computes some rows twice."""
     return np.minimum(np.arange(0, rows, tile_rows, dtype=np.int64), max(rows - tile_rows, 0))
+
+
+def all_taps(taps: int, column_tiles: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """`Weights.group`, `lines` and `columns` of one line that uses all taps in every tile."""
+    return taps, np.array([[0, 1]]), np.array([[0, taps]] * column_tiles)
 
 
 def tile_places(tile: TileShape, rows: int, columns: int, lanes: int) -> NDArray[np.int64]:
@@ -108,14 +117,17 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     x_first = x.start + block * x.block + line * x.line
     out_first = out.start + block * out.block + row * out.row + line * out.line
     y_first = y.start + block * y.block + row * y.row + line * y.line
-    first_tap = w.spans[line, 0]
-    last_tap = w.spans[line, 1]
     for start in range(0, extent.columns, tile.columns):
         column = min(start, extent.columns - tile.columns)
         x_column = x_first + column * x.column
+        first_tap = w.columns[start // tile.columns, 0]
+        last_tap = w.columns[start // tile.columns, 1]
         total = tile_rows(tile, bias, row)
-        for k in range(first_tap, last_tap):
-            total = tile_fma(tile, total, w.scalars, w_first + w.taps[k], x.vectors, x_column + x_taps[k], x.column)
+        for u in range(w.lines[line, 0], w.lines[line, 1]):
+            for k in range(u * w.group + first_tap, u * w.group + last_tap):
+                w_at = w_first + entry(w.taps, k)
+                x_at = x_column + entry(x_taps, k)
+                total = tile_fma(tile, total, w.scalars, w_at, x.vectors, x_at, x.column)
         tile_store(total, out.vectors, out_first + column * out.column, out.row, out.column, shared)
     for r in range(shared, tile.rows):
         for j in range(extent.columns):

@@ -11,13 +11,16 @@ from nnjit.kernels.simd import full, lane_sum, load, store
 
 
 @kernel
-def sum_rows(task, extent, d, db):
-    """db[r] = sum over n, i, j and lanes of d[n, r, i, j]
+def sum_samples(task, d, step, samples, db):
+    """db[f] = sum over n of d[n, f]
 
-    d View (N, R, I, J)  db (R,), fully overwritten
-    A task owns a row.
+    d (samples * step, L): from n * step on, a sample's features, in whole vectors  db (F,), fully overwritten
+    A task owns a vector of features.
     """
-    db[task] = sum_lines(extent, d, task, 0, extent.blocks * extent.lines)
+    total = load(d, task)
+    for n in range(1, samples):
+        total = total + load(d, n * step + task)
+    store(db, task * d.shape[1], total)
 
 
 @register_jitable

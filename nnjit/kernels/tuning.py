@@ -39,21 +39,41 @@ def vector_registers() -> int:
 
 @cache
 def choose_tile(
-    rows: int, columns: int, taps: int, group_rows: int | None = None, reuse: int = 1, steady: bool = False
+    rows: int,
+    columns: int,
+    taps: int,
+    group_rows: int | None = None,
+    reuse: int = 1,
+    steady: bool = False,
+    used: tuple[tuple[int, int], ...] = (),
 ) -> TileShape:
     """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
 
     `reuse` is how many taps in a row read the same vectors, shifted: a kernel's width, 1 for a dense layer. Without a
     `steady` step between the columns, each needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s
-    with one, at 105 without; 12x2 at 164).
+    with one, at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where
+    not all columns use all.
     """
+    most = max((last - first for first, last in used), default=0)
 
     def cost(r: int, c: int) -> float:
         far = FAR_LOAD * c / reuse if taps * c * VECTOR_BYTES / reuse > NEAR_BYTES else 0.0
         addresses = 0.0 if steady else 2.5 * max(c - 2, 0)
-        return (_cycles(r, c, far) + addresses) * taps + r * c * ENTRY_OVERHEAD
+        tiles = used_by_tiles(used, c) if most else []
+        share = sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
+        return (_cycles(r, c, far) + addresses) * taps * share + r * c * ENTRY_OVERHEAD
 
     return _cheapest(rows, columns, group_rows, cost)
+
+
+def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple[int, int]]:
+    """The taps that at least one column of each tile uses, from those that each column uses."""
+    tiles = []
+    for start in range(0, len(used), columns):
+        start = min(start, len(used) - columns)
+        wanted = [span for span in used[start : start + columns] if span[1] > span[0]]
+        tiles.append((min((span[0] for span in wanted), default=0), max((span[1] for span in wanted), default=0)))
+    return tiles
 
 
 @cache

@@ -82,9 +82,9 @@ class Dense(Layer):
 
         from nnjit.kernels.activations import Epilogue
         from nnjit.kernels.batches import samples_to_rows
-        from nnjit.kernels.contraction import Extent, View, Weights, contract, first_rows
+        from nnjit.kernels.contraction import Extent, View, Weights, all_taps, contract, first_rows
         from nnjit.kernels.program import Call
-        from nnjit.kernels.sums import sum_rows
+        from nnjit.kernels.sums import sum_samples
         from nnjit.kernels.tuning import choose_tile
         from nnjit.parameters import aligned_zeros
 
@@ -101,7 +101,10 @@ class Dense(Layer):
         tile = choose_tile(outputs, blocks, inputs, group_rows=lanes)
         starts = np.arange(0, outputs, tile.rows, dtype=np.int64)
         weights = Weights(
-            weight, starts // lanes * inputs * lanes + starts % lanes, input_steps * lanes, np.array([[0, inputs]])
+            weight,
+            starts // lanes * inputs * lanes + starts % lanes,
+            input_steps * lanes,
+            *all_taps(inputs, -(-blocks // tile.columns)),
         )
         out = site.out.blocks_as_columns()
         extent = Extent(1, len(starts) * tile.rows, 1, blocks)
@@ -119,15 +122,17 @@ class Dense(Layer):
         tile = replace(choose_tile(inputs, groups, batch), row_step=lanes)
         starts = first_rows(inputs, tile.rows)
         sample_steps = (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes
-        scalars = Weights(site.x.view.vectors.reshape(-1), starts * lanes, sample_steps, np.array([[0, batch]]))
+        scalars = Weights(
+            site.x.view.vectors.reshape(-1), starts * lanes, sample_steps, *all_taps(batch, -(-groups // tile.columns))
+        )
         vectors = View(rows, 0, 0, 0, 0, 1)
         gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, 0, inputs)
         extent = Extent(1, inputs, 1, groups)
         arguments = (tile, extent, scalars, vectors, samples * step, zeros, gradient, Epilogue(), gradient)
         site.backward_parameters.append(Call(contract, len(starts), arguments, work))
         if self.bias:
-            summed = (site.dout.extent, site.dout.view, site.gradients["bias"])
-            site.backward_parameters.append(Call(sum_rows, outputs, summed, 5 * batch * outputs))
+            summed = (rows, step, batch, site.gradients["bias"])
+            site.backward_parameters.append(Call(sum_samples, groups, summed, 5 * batch * outputs))
         if site.dx is None:
             return
 
@@ -135,7 +140,10 @@ class Dense(Layer):
         starts = first_rows(inputs, tile.rows)
         steps = np.arange(outputs, dtype=np.int64)
         weights = Weights(
-            weight, starts * lanes, steps // lanes * inputs * lanes + steps % lanes, np.array([[0, outputs]])
+            weight,
+            starts * lanes,
+            steps // lanes * inputs * lanes + steps % lanes,
+            *all_taps(outputs, -(-blocks // tile.columns)),
         )
         dout, dx, y = (buffer.blocks_as_columns() for buffer in (site.dout, site.dx, site.x))
         extent = Extent(1, inputs, 1, blocks)
