@@ -63,7 +63,7 @@ def choose_tile(
         share = sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
         return (_cycles(r, c, far) + addresses) * taps * share + r * c * ENTRY_OVERHEAD
 
-    return _cheapest(rows, columns, group_rows, cost)
+    return _cheapest(rows, columns, group_rows, 0.5, cost)
 
 
 def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple[int, int]]:
@@ -87,7 +87,7 @@ def choose_lanes_tile(rows: int, taps: int, reuse: int = 1) -> TileShape:
     def cost(r: int, c: int) -> float:
         return _cycles(r, c, r + (FAR_LOAD * c if reuse == 1 else 0.0))
 
-    return _cheapest(rows, taps, None, cost)
+    return _cheapest(rows, taps, None, 0.0, cost)
 
 
 def _cycles(r: int, c: int, far: float) -> float:
@@ -99,15 +99,26 @@ def _cycles(r: int, c: int, far: float) -> float:
     return max(r * c / rate * pieces, (r + c * pieces) / 2, 4.0) + TAP_OVERHEAD + 0.15 * r + far
 
 
-def _cheapest(rows: int, columns: int, group_rows: int | None, cost: Callable[[int, int], float]) -> TileShape:
+def _cheapest(
+    rows: int, columns: int, group_rows: int | None, row_vectors: float, cost: Callable[[int, int], float]
+) -> TileShape:
     """The tile with which ceil(rows / r) * ceil(columns / c) tiles cost least, among those whose sums, columns and one
-    row fit the registers (measured on one core: 3x8 runs at 96 GFLOP/s, 3x7 at 108)."""
+    row fit the registers.
+
+    A row takes `row_vectors` vectors where registers are half as wide: half of one for a scalar in all lanes, none for
+    a vector, which is read from memory as it is used. Measured on one core: 3x8 runs at 96 GFLOP/s, 3x7 at 108; with
+    AVX2 and scalars 3x2 at 65, 6x1 at 86.
+    """
     wide = vector_registers() == 32
+
+    def fits(r: int, c: int) -> bool:
+        return r * c <= 24 and r * c + c < 31 if wide else r * c + c + row_vectors <= 8
+
     shapes = [
         (r, c)
         for r in range(1, min(rows, 16, group_rows or rows) + 1)
         for c in range(1, min(columns, 8) + 1)
-        if (group_rows is None or group_rows % r == 0) and (r * c <= 24 and r * c + c < 31 if wide else r * c <= 6)
+        if (group_rows is None or group_rows % r == 0) and fits(r, c)
     ]
     return TileShape(*min(shapes, key=lambda shape: -(-rows // shape[0]) * -(-columns // shape[1]) * cost(*shape)))
 
