@@ -329,7 +329,7 @@ def _spans(positions: int, step: int, offsets: list[int], size: int) -> NDArray[
 
 
 def _add_parts(parts: NDArray[Any], places: NDArray[np.int64], out: NDArray[Any]) -> Call:
-    return Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, out), 10 * parts.size)
+    return Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, out), 20 * places.size + 5 * parts.size)
 
 
 def _contraction(filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:

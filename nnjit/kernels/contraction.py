@@ -199,13 +199,17 @@ def contract_lanes(task, tile, extent, cut, d, x, x_taps, parts, bias_parts):
                     before = bias_parts[part, r] if start > first_line else 0
                     bias_parts[part, r] = before + sum_lines(extent, d, r, start, stop)
             total = tile_zeros(tile, d.vectors)
-            for n in range(start, stop):
-                block = n // extent.lines
-                line = n % extent.lines
+            block = start // extent.lines
+            line = start % extent.lines
+            for _ in range(start, stop):
                 d_first = d.start + block * d.block + row * d.row + line * d.line
                 x_first = x.start + block * x.block + line * x.line
                 for column in range(extent.columns):
                     d_at = d_first + column * d.column
                     x_at = x_first + column * x.column
                     total = tile_fma_vectors(total, d.vectors, d_at, d.row, x.vectors, x_at, x_taps, tap)
+                line += 1
+                if line == extent.lines:
+                    line = 0
+                    block += 1
             tile_add_sums(total, sums, number * entries)

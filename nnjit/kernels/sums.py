@@ -26,13 +26,26 @@ def sum_samples(task, d, step, samples, db):
 @register_jitable
 def sum_lines(extent, d, row, start, stop):
     """The sum over columns and lanes of lines start .. stop - 1 of d[:, row], the lines of all blocks numbered in
-    order."""
-    total = full(d.vectors, 0.0)
+    order.
+
+    Four sums run side by side, since each addition waits for the one before it (LeNet-5's first weight gradient: 125 to
+    120 us on one core).
+    """
+    first = full(d.vectors, 0.0)
+    second = first
+    third = first
+    fourth = first
+    whole = extent.columns // 4 * 4
     for n in range(start, stop):
         at = d.start + n // extent.lines * d.block + row * d.row + n % extent.lines * d.line
-        for j in range(extent.columns):
-            total = total + load(d.vectors, at + j * d.column)
-    return lane_sum(total)
+        for j in range(0, whole, 4):
+            first = first + load(d.vectors, at + j * d.column)
+            second = second + load(d.vectors, at + (j + 1) * d.column)
+            third = third + load(d.vectors, at + (j + 2) * d.column)
+            fourth = fourth + load(d.vectors, at + (j + 3) * d.column)
+        for j in range(whole, extent.columns):
+            first = first + load(d.vectors, at + j * d.column)
+    return lane_sum((first + second) + (third + fourth))
 
 
 def in_vectors(places: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
