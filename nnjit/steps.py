@@ -160,7 +160,7 @@ class TrainingStep(Scored):
             rate=self.rate,
             decayed=layout.decayed // layout.lanes,
         )
-        self._program = Program([*self.calls, *bound.backward, optimizer.bind(site)])
+        self.program = Program([*self.calls, *bound.backward, optimizer.bind(site)])
 
     @property
     def batches(self) -> int:
@@ -171,7 +171,7 @@ class TrainingStep(Scored):
         """Train on one batch of the epoch; the sum of its costs."""
         first = batch * self.batch_size
         self.feed.select(first, min(self.batch_size, len(self.feed.order) - first))
-        self._program.run()
+        self.program.run()
         return float(self.totals[3])
 
 
@@ -184,7 +184,7 @@ class Evaluation(Scored):
         self.batch_size = min(EVALUATION_BATCH, len(split))
         bound = network.bind(self.batch_size, training=False)
         super().__init__(bound, loss, metric, split, inputs, targets)
-        self._program = Program(self.calls)
+        self.program = Program(self.calls)
 
     def run(self) -> dict[str, float]:
         """The mean loss and the metric."""
@@ -197,7 +197,7 @@ class Evaluation(Scored):
         """Run batch by batch; the sum of each batch's costs."""
         for first in range(0, len(self.feed.order), self.batch_size):
             self.feed.select(first, min(self.batch_size, len(self.feed.order) - first))
-            self._program.run()
+            self.program.run()
             yield float(self.totals[3])
 
 
@@ -208,7 +208,7 @@ class Prediction:
         self._staged = np.zeros((batch_size, *network.shapes[0]), dtype)
         self._feed = Feed(Split(self._staged.view(), None, np.arange(batch_size)))
         self._bound = network.bind(batch_size, training=False)
-        self._program = Program([self._feed.inputs(inputs, self._bound.x), *self._bound.forward])
+        self.program = Program([self._feed.inputs(inputs, self._bound.x), *self._bound.forward])
 
     def run(self, block: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """Outputs (samples, *shape) for inputs (samples, *shape) of the dtype that was given, batch by batch."""
@@ -216,5 +216,5 @@ class Prediction:
             part = block[first : first + len(self._staged)]
             self._staged[: len(part)] = part
             self._feed.select(0, len(part))
-            self._program.run()
+            self.program.run()
             yield self._bound.out.read(len(part))

@@ -97,7 +97,7 @@ def _multiply_adds(stage: Stage, site: Site, name: Pass) -> int:
 
 def _part_seconds(workload: Workload, seconds: float) -> tuple[float, Mapping[_Part, float]]:
     """The median time of a step, and of each of its parts; where a part's calls stand apart, the sum of theirs."""
-    program = workload.step._program
+    program = workload.step.program
     ranges: list[tuple[_Part, int, int]] = []
     for part, calls in groupby(_owners(workload)):
         first = ranges[-1][2] if ranges else 0
@@ -136,7 +136,7 @@ def _owners(workload: Workload) -> list[_Part]:
         owner.update((id(call), _Part(number, name)) for name, calls in lists for call in calls)
     parts: list[_Part] = []
     rest: Rest = "batch"
-    for number, call in enumerate(step._program.calls):
+    for number, call in enumerate(step.program.calls):
         if id(call) in owner:
             rest = "loss"  # what follows the forward pass
         if number >= len(step.calls):

@@ -109,7 +109,7 @@ class Workload:
         activations, tables."""
         split = self.step.feed.split
         data = {id(_memory(array)) for array in (split.inputs, split.targets) if array is not None}
-        arrays = {id(memory): memory for call in self.step._program.calls for memory in _memories(call.arguments)}
+        arrays = {id(memory): memory for call in self.step.program.calls for memory in _memories(call.arguments)}
         return sum(memory.nbytes for name, memory in arrays.items() if name not in data)
 
 
