@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from nnjit.config import Config
 from nnjit.data.dataset import Dataset
-from nnjit.gradcheck.check import RETRIES, TOLERANCES, Difference, relative_error
+from nnjit.gradcheck.check import RETRIES, TOLERANCES, relative_error
+from nnjit.gradcheck.difference import Gradient, Line, rounding_of_difference
 from nnjit.gradcheck.probe import Probe, Tensor
 from nnjit.kernels.program import Program
 from nnjit.network import Network
@@ -69,22 +70,19 @@ class Passes:
         self.parameter_gradients: dict[str, Array] = bound.named_gradients()
         self.cost = self._probe.cost()
         self.fused_difference = self._compare_fused(config, dataset, x, target)
-        self._tensors = {tensor.name: tensor for tensor in [*self._probe.tensors(), self._output()]}
-        self._differences: dict[str, Difference] = {}
+        self._gradients = {tensor.name: self._gradient(tensor) for tensor in [*self._probe.tensors(), self._output()]}
 
     def confirm(self, name: str, place: tuple[int, ...], gradient: float) -> Confirmation:
         """The central difference for one entry of a tensor: `layers.2.input`, `layers.2.weight` or `output`."""
-        if name not in self._differences:
-            self._differences[name] = Difference(self._probe, self._tensors[name])
-        difference = self._differences[name]
         # A layer's input has the sample in front, of which there is one.
-        entry = int(np.ravel_multi_index(place, self._tensors[name].shape[-len(place) :]))
+        entry = int(np.ravel_multi_index(place, self._gradients[name].tensor.shape[-len(place) :]))
         self._probe.cost()
-        step = difference.first_step(entry)
-        for _ in range(1 + RETRIES[FLOAT.name]):
-            numeric = difference.extrapolated(entry, step)
+        line = Line.through(self._gradients[name], entry)
+        step = line.first_step()
+        for _ in range(1 + RETRIES):
+            numeric = line.extrapolated(step)
             if numeric is not None:
-                floor = 8 * float(np.finfo(FLOAT).eps) * max(abs(self.cost), 1.0) / (step * TOLERANCE)
+                floor = rounding_of_difference(self.cost, step) / TOLERANCE
                 return Confirmation(numeric, relative_error(gradient, numeric, floor))
             step /= 8
         return Confirmation(None, None)
@@ -115,6 +113,9 @@ class Passes:
         return max(
             (float(np.abs(own - theirs[name]).max()) for name, own in self.parameter_gradients.items()), default=0.0
         )
+
+    def _gradient(self, tensor: Tensor) -> Gradient:
+        return Gradient.take(self._probe, tensor, self._probe, tensor, np.zeros(len(tensor.places)))
 
     def _output(self) -> Tensor:
         """The network's output, whose gradient the loss gives."""
