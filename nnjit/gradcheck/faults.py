@@ -137,15 +137,16 @@ def _spoilt(own: list[Case], fault: Callable[[Probe], bool], dtype: Any, seed: i
 
 
 def _scaled_entries(probe: Probe, entries: slice | None, factor: float) -> bool:
+    """Multiply entries of a gradient, the first pass's largest if None."""
     tensors = probe.tensors()
     tensor = next((item for item in tensors if not item.name.endswith("input")), tensors[0])
+    chosen = [] if entries is None else [entries]
 
     def spoil() -> None:
-        places = tensor.gradient_places
-        if entries is None:
-            largest = int(np.argmax(np.abs(tensor.gradient[places])))
-            places = places[largest : largest + 1]
-        tensor.gradient[places] *= factor
+        if not chosen:
+            largest = int(np.argmax(np.abs(tensor.gradient[tensor.gradient_places])))
+            chosen.append(slice(largest, largest + 1))
+        tensor.gradient[tensor.gradient_places[chosen[0]]] *= factor
 
     probe.after_backward.append(spoil)
     return True
