@@ -35,7 +35,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def gradcheck(*words: Any) -> list[str]:
     """The lines of a check of the small config that passes."""
-    result = nnjit("gradcheck", "tiny.yaml", "--entries", 5, *words)
+    few = () if "--fast" in words or "--against" in words else ("--entries", 5)
+    result = nnjit("gradcheck", "tiny.yaml", *few, *words)
     assert (result.exit_code, without_compiling(result.stderr)) == (0, ""), result.output
     return result.stdout.splitlines()
 
@@ -79,6 +80,7 @@ def test_all_entries_of_some_layers() -> None:
         [NAMES[5], "10", "0", "0", "0"],
     ]
     assert names(gradcheck("--layers", "relu")) == ["tensor", *NAMES[:3]]
+    assert names(gradcheck("--layers", "0, 2")) == ["tensor", *NAMES]
     assert names(gradcheck("--layers", "dense")) == ["tensor", *NAMES]
 
 
@@ -198,10 +200,16 @@ def test_a_scan_as_json_and_as_a_picture(folder: Path) -> None:
     assert (folder / "scan.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_of_no_known_format() -> None:
-    result = nnjit("gradcheck", "tiny.yaml", "--scan", "--plot", "scan.xyz")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: scan.xyz: expected a name that ends with .png or .pdf or .svg\n"
+@pytest.mark.parametrize(
+    "file, message",
+    [
+        ("scan.xyz", "expected a name that ends with .png or .pdf or .svg"),
+        ("none/scan.png", "expected a folder that exists, got none"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn(file: str, message: str) -> None:
+    result = nnjit("gradcheck", "tiny.yaml", "--scan", "--plot", file)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"error: {file}: {message}\n")
 
 
 def test_against_the_reference() -> None:
@@ -287,6 +295,8 @@ def test_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
         "forgotten mean",
     ]
     assert [line.split("  layers")[0].split()[-1] for line in lines] == ["passed", *["caught"] * 4]
+    kinds = len(Layer.kinds()) + len(Loss.kinds())
+    assert result.stdout.splitlines()[-1] == f"{kinds} kinds passed as they are, {4 * kinds} planted faults were caught"
 
 
 def test_a_fault_that_is_none_fails_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,15 +324,28 @@ def test_a_fault_that_is_none_fails_the_self_test(monkeypatch: pytest.MonkeyPatc
     [
         (("--entries", "0"), "Invalid value for '--entries': expected a whole number of at least 1 or 'all', got '0'"),
         (("--entries", "x"), "Invalid value for '--entries': expected a whole number of at least 1 or 'all', got 'x'"),
-        (("--tolerance", "0"), "Invalid value for '--tolerance': 0.0 is not in the range x>0."),
-        (("--steps", "3"), "--set and --steps need a CONFIG"),
-        (("--set", "seed=3"), "--set and --steps need a CONFIG"),
+        (("--tolerance", "0"), "Invalid value for '--tolerance': expected a number between 0 and 1, got '0'"),
+        (("--tolerance", "nan"), "Invalid value for '--tolerance': expected a number between 0 and 1, got 'nan'"),
+        (("--tolerance", "x"), "Invalid value for '--tolerance': expected a number between 0 and 1, got 'x'"),
+        (("--steps", "3"), "--set, --steps and --samples need a CONFIG"),
+        (("--set", "seed=3"), "--set, --steps and --samples need a CONFIG"),
+        (("--samples", "4"), "--set, --steps and --samples need a CONFIG"),
         (("--scan", "--plot", "a.png"), "--plot needs --scan and a CONFIG"),
         (("tiny.yaml", "--plot", "a.png"), "--plot needs --scan and a CONFIG"),
         (("--fast", "--scan"), "--scan looks at entries, of which --fast has none: drop one of them"),
+        (("--fast", "--entries", "5"), "--fast looks at directions of all entries: drop --entries"),
         (("--against", "torch", "--fast"), "--against takes no differences: drop --fast and --scan"),
+        (("--against", "torch", "--entries", "5"), "--against compares all entries: drop --entries"),
+        (
+            ("tiny.yaml", "--against", "torch", "--layers", "0"),
+            "--against compares all layers of a CONFIG: drop --layers",
+        ),
         (
             ("tiny.yaml", "--self-test"),
+            "--self-test goes with --dtype, --entries, --seed, --tolerance and --json alone",
+        ),
+        (
+            ("--self-test", "--samples", "3"),
             "--self-test goes with --dtype, --entries, --seed, --tolerance and --json alone",
         ),
         (
@@ -333,6 +356,10 @@ def test_a_fault_that_is_none_fails_the_self_test(monkeypatch: pytest.MonkeyPatc
         (
             ("tiny.yaml", "--layers", "0,7"),
             "Invalid value for --layers: expected numbers from 0 to 2 or kinds among dense, relu, got '7'",
+        ),
+        (
+            ("tiny.yaml", "--layers", ""),
+            "Invalid value for --layers: expected numbers from 0 to 2 or kinds among dense, relu, got ''",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from nnjit.cli.options import overrides_option, threads_option
 from nnjit.errors import CheckFailedError
@@ -35,6 +36,21 @@ class Entries(click.ParamType):  # type: ignore[type-arg]
         return count
 
 
+class Tolerance(click.ParamType):  # type: ignore[type-arg]
+    """A relative error."""
+
+    name = "T"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        try:
+            tolerance = float(value)
+        except ValueError:
+            tolerance = 0.0
+        if not 0 < tolerance < 1:
+            self.fail(f"expected a number between 0 and 1, got {value!r}", parameter, context)
+        return tolerance
+
+
 @click.command()
 @click.argument("config", required=False)
 @click.option("--samples", type=click.IntRange(1), default=4, show_default=True, help="Samples of the config's data.")
@@ -44,8 +60,7 @@ class Entries(click.ParamType):  # type: ignore[type-arg]
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws samples and entries.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, min_open=True),
-    metavar="T",
+    type=Tolerance(),
     help="Largest relative error beyond rounding; 1e-6 in float64 and 1e-5 in float32 unless given.",
 )
 @click.option(
@@ -74,7 +89,9 @@ class Entries(click.ParamType):  # type: ignore[type-arg]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object per network.")
 @overrides_option()
 @threads_option
+@click.pass_context
 def gradcheck(
+    context: click.Context,
     config: str | None,
     samples: int,
     entries: int | None,
@@ -110,15 +127,21 @@ def gradcheck(
       nnjit gradcheck configs/digits.yaml --against torch
       nnjit gradcheck --self-test
     """
+    some_entries, some_samples = (
+        context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("entries", "samples")
+    )
     _refuse(
-        (config is None and (overrides or steps), "--set and --steps need a CONFIG"),
-        (plot and not (scan and config), "--plot needs --scan and a CONFIG"),
-        (fast and scan, "--scan looks at entries, of which --fast has none: drop one of them"),
-        (against and (fast or scan), "--against takes no differences: drop --fast and --scan"),
         (
-            self_test and (config or layers or fast or scan or against),
+            self_test and (config or layers or fast or scan or against or some_samples),
             "--self-test goes with --dtype, --entries, --seed, --tolerance and --json alone",
         ),
+        (config is None and (overrides or steps or some_samples), "--set, --steps and --samples need a CONFIG"),
+        (plot and not (scan and config), "--plot needs --scan and a CONFIG"),
+        (fast and scan, "--scan looks at entries, of which --fast has none: drop one of them"),
+        (fast and some_entries, "--fast looks at directions of all entries: drop --entries"),
+        (against and (fast or scan), "--against takes no differences: drop --fast and --scan"),
+        (against and some_entries, "--against compares all entries: drop --entries"),
+        (against and config and layers, "--against compares all layers of a CONFIG: drop --layers"),
     )
     from nnjit.cli.compiling import compiling
     from nnjit.gradcheck import Settings
@@ -165,7 +188,7 @@ def _built_in(dtype: str, seed: int, layers: str | None) -> Iterator[Subject]:
 
     from nnjit.gradcheck.cases import cases
 
-    wanted = layers.split(",") if layers else None
+    wanted = None if layers is None else _words(layers)
     known = sorted({kind for case in cases(np.dtype(dtype)) for kind in case.kinds})
     unknown = [kind for kind in wanted or [] if kind not in known]
     if unknown:
@@ -199,12 +222,16 @@ def _configured(
         yield Subject(title, probe, positions, jittered, loaded.config.optimizer)
 
 
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
 def _positions(layers: str | None, kinds: list[str]) -> set[int] | None:
     """The layers that `layers` names by number or kind; None for all."""
-    if not layers:
+    if layers is None:
         return None
     found: set[int] = set()
-    for word in layers.split(","):
+    for word in _words(layers):
         named = {k for k, kind in enumerate(kinds) if word == kind or word == str(k)}
         if not named:
             last = len(kinds) - 1
@@ -271,8 +298,10 @@ def _show_self_test(dtype: str, settings: Settings, as_json: bool) -> None:
 
     from nnjit.gradcheck.faults import self_test
 
-    surprises = 0
+    trials = planted = surprises = 0
     for trial in self_test(np.dtype(dtype), settings):
+        trials += 1
+        planted += bool(trial.fault)
         surprises += not trial.expected
         worst = max(trial.report.tensors, key=lambda tensor: (not tensor.passed, tensor.error))
         if as_json:
@@ -285,3 +314,5 @@ def _show_self_test(dtype: str, settings: Settings, as_json: bool) -> None:
         click.echo(f"{trial.kind:<22}{fault:<18}{said}  {worst.name}, error {worst.error:.1e}{verdict}")
     if surprises:
         raise CheckFailedError(f"{surprises} of the self-test's results are not as expected")
+    if not as_json:
+        click.echo(f"{trials - planted} kinds passed as they are, {planted} planted faults were caught")
