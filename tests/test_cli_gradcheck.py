@@ -223,13 +223,16 @@ def test_against_the_reference() -> None:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_against_torch(dtype: str) -> None:
+def test_against_torch() -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
-    result = nnjit("gradcheck", "--against", "torch", "--dtype", dtype)
+    result = nnjit("gradcheck", "--against", "torch", "--layers", "max_pool")
     assert result.exit_code == 0 and "skipped" not in result.stdout
-    titles = [line.split(", against")[0] for line in result.stdout.splitlines() if not line.startswith(" ")]
-    assert titles == [case.title for case in cases.cases(np.dtype(dtype))]
+    titles = [line for line in result.stdout.splitlines() if not line.startswith(" ")]
+    assert titles == [
+        f"{case.title}, against torch, tolerance 1e-12"
+        for case in cases.cases(np.dtype(np.float64))
+        if "max_pool" in case.kinds
+    ]
 
 
 # What is wrong

@@ -13,7 +13,7 @@ import pytest
 from battery import Array, compiled_only, layers_of, loss_of
 
 from nnjit.gradcheck import Probe, Report, Settings, check, faults
-from nnjit.gradcheck.against import Reference, against
+from nnjit.gradcheck.against import Comparison, Reference, against
 from nnjit.gradcheck.cases import Case, cases, plural
 from nnjit.gradcheck.check import DIRECTIONS, FAULT, TOLERANCES, analytic_gradients, relative_error, select_entries
 from nnjit.gradcheck.faults import FAULTS, self_test
@@ -409,6 +409,13 @@ def test_a_difference_is_found() -> None:
     (row,) = (row for row in comparison.rows if not row.passed)
     assert (row.name, row.worst_index, row.ours) == ("layers.0.weight gradient", (1, 3), 0.5)
     assert row.absolute == abs(row.ours - row.theirs) and not comparison.passed
+
+
+def test_what_should_be_zero_is_infinitely_different() -> None:
+    comparison = Comparison("", "reference", 1e-12)
+    comparison.add("zeros", np.zeros(3), np.zeros(3))
+    comparison.add("ones", np.ones(3), np.zeros(3))
+    assert [(row.relative, row.passed) for row in comparison.rows] == [(0.0, True), (math.inf, False)]
 
 
 class Lacking(Reference):

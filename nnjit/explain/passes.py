@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nnjit.config import Config
 from nnjit.data.dataset import Dataset
 from nnjit.gradcheck.check import RETRIES, TOLERANCES, relative_error
+from nnjit.gradcheck.configured import scaled
 from nnjit.gradcheck.difference import Gradient, Line, rounding_of_difference
 from nnjit.gradcheck.probe import Probe, Tensor
 from nnjit.kernels.program import Program
@@ -48,12 +49,12 @@ class Passes:
     def __init__(self, config: Config, dataset: Dataset, sample: int) -> None:
         split = dataset.train
         row = split.rows[sample : sample + 1]
-        x = _scaled(split.inputs[row], dataset.shift, dataset.factor)
+        x = scaled(split.inputs[row], dataset.shift, dataset.factor)
         assert split.targets is not None
         target = split.targets[row]
         self.label = None if dataset.classes is None else dataset.classes[int(target.item())]
         if self.label is None:
-            target = _scaled(target, dataset.target_shift, dataset.target_factor)
+            target = scaled(target, dataset.target_shift, dataset.target_factor)
         self.network = Network(config.model, dataset.shape, FLOAT, config.seed, fused=False)
         self._probe = Probe(self.network, config.loss, x, target)
         self._probe.backward()
@@ -124,8 +125,3 @@ class Passes:
         shape = (1, *self.network.output_shape)
         memory, gradient = bound.out.view.vectors.reshape(-1), bound.dout.view.vectors.reshape(-1)
         return Tensor("output", last, shape, memory, bound.out.places(1), gradient, bound.dout.places(1), "", last)
-
-
-def _scaled(values: NDArray[Any], shift: Array, factor: Array) -> Array:
-    flat: Array = (values.reshape(len(values), -1).astype(np.float64) - shift) * factor
-    return flat.reshape(values.shape)
