@@ -311,7 +311,8 @@ def _show_self_test(dtype: str, settings: Settings, as_json: bool) -> None:
         said = "passed" if trial.report.passed else "caught"
         verdict = "" if trial.expected else "  NOT AS EXPECTED"
         fault = trial.fault.replace("_", " ") or "as it is"
-        click.echo(f"{trial.kind:<22}{fault:<18}{said}  {worst.name}, error {worst.error:.1e}{verdict}")
+        shown = f"{worst.name}, error {worst.error:.1e}"
+        click.echo(f"{trial.kind:<22}{fault:<18}{said}  {shown:<32}{trial.title}{verdict}")
     if surprises:
         raise CheckFailedError(f"{surprises} of the self-test's results are not as expected")
     if not as_json:
