@@ -47,7 +47,7 @@ def _verdict(tensor: TensorReport, max_kinks: float) -> str:
     if tensor.failed:
         return "WRONG"
     if tensor.too_many_kinks:
-        return f"MORE THAN {max_kinks:.0%} KINKS, try fewer --samples"
+        return f"MORE THAN {max_kinks:.0%} KINKS, try fewer --samples or another --seed"
     return "ok" if tensor.seen else "ok, but 1 % would pass"
 
 
