@@ -16,17 +16,36 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Border
 from nnjit.kernels.activations import Epilogue
-from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_lanes, pack_rows
+from nnjit.kernels.contraction import (
+    Cut,
+    Extent,
+    View,
+    Weights,
+    contract,
+    contract_lanes,
+    pack_rows,
+    tile_places,
+)
 from nnjit.kernels.program import Call
-from nnjit.kernels.sums import sum_rows
+from nnjit.kernels.sums import SUMS_VECTORS, add_parts, in_vectors
 from nnjit.kernels.tuning import (
+    choose_cut,
+    choose_groups_cut,
     choose_lanes_tile,
     choose_tile,
     choose_tiling,
+    choose_weights_tile,
+    choose_weights_tiling,
     choose_winograd_tile,
     prefers_winograd,
 )
 from nnjit.kernels.winograd import scratch_vectors, winograd, winograd_kernels
+from nnjit.kernels.winograd_weights import (
+    BACK_VECTORS,
+    weights_scratch_vectors,
+    winograd_weights,
+    winograd_weights_back,
+)
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
 from nnjit.parameters import aligned_zeros
@@ -119,6 +138,8 @@ class Convolution:
             last = max((phase.last for phase in phases), default=0)
             if self._backward_winograd:
                 last = max(last, first + 4 * -(-self.shape[1 + k] // 4) + 1)
+            if self._forward_winograd:
+                last = max(last, 4 * -(-on.size // 4) - 1)
             zeros += [max(0, -first), max(0, last - (on.size - 1))]
         return Border(*zeros)
 
@@ -153,24 +174,69 @@ class Convolution:
             site.forward += _contraction(filters, taps, window, ends, work)
         if site.dout is None:
             return
-        c, u, v = _grid(range(channels), range(self.kernel[0]), range(self.kernel[1]))
-        self._bind_weights(site, window._replace(row=0), c * x.row + u * x.line + v * x.column, work)
+        if self._forward_winograd:
+            self._bind_weights_winograd(site, window, work)
+        else:
+            self._bind_weights(site, window, work)
         if site.dx is not None:
             self._bind_input(site, zeros, work)
 
-    def _bind_weights(self, site: Site, window: View, x_taps: NDArray[np.int64], work: int) -> None:
+    def _bind_weights(self, site: Site, window: View, work: int) -> None:
         """The gradients of the weights and the biases."""
         assert site.dout is not None
         extent, dout = site.out.extent, site.dout.view
-        positions = extent.blocks * extent.lines * extent.columns
+        c, u, v = _grid(range(self.shape[0]), range(self.kernel[0]), range(self.kernel[1]))
+        x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
         tile = choose_lanes_tile(self.filters, len(x_taps), self.kernel[1])
-        tasks = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
-        operands = (tile, extent, dout, window, x_taps, site.gradients["weight"])
-        site.backward_parameters.append(Call(contract_lanes, tasks, operands, work))
+        line = self.filters * extent.columns + self.shape[0] * site.x.view.line * self.stride[0]
+        cut = choose_cut(extent.blocks * extent.lines, extent.columns, line)
+        places = tile_places(tile, self.filters, len(x_taps), site.lanes)
+        tiles = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
+        cut = cut._replace(shares=min(cut.shares, tiles))
+        parts, bias_parts = self._parts(site, cut, 1, places)
+        operands = (tile, extent, cut, dout, window._replace(row=0), x_taps, parts.reshape(cut.parts, -1), bias_parts)
+        site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
+        site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
+        self._add_bias_parts(site, bias_parts)
+
+    def _bind_weights_winograd(self, site: Site, window: View, work: int) -> None:
+        """Likewise by Winograd's algorithm."""
+        assert site.dout is not None
+        channels, extent = self.shape[0], site.out.extent
+        tiling = choose_weights_tiling(choose_tiling(extent, channels))
+        tile = choose_weights_tile(tiling)
+        places = tile_places(tile, self.filters, channels, site.lanes)
+        part_bytes = 36 * places.size * site.dtype.itemsize
+        cut = choose_groups_cut(extent.blocks * -(-tiling.down // tiling.group), part_bytes)
+        row_tiles = -(-self.filters // tile.rows)
+        cut = cut._replace(shares=min(cut.shares, row_tiles))
+        parts, bias_parts = self._parts(site, cut, 36, places)
+        rows = (-(-row_tiles // cut.shares) + 1) * tile.rows
+        scratch = site.workspace.take(weights_scratch_vectors(tiling, rows))
+        steps = np.arange(channels, dtype=np.int64) * tiling.group * tiling.across
+        sums = parts.reshape(cut.parts, 36, -1)
+        operands = (tile, tiling, cut, extent.blocks, site.dout.view, window, steps, sums, bias_parts, scratch)
+        site.backward_parameters.append(Call(winograd_weights, cut.parts * cut.shares, operands, work // 3))
+        kernels = np.where(places < 0, places, 9 * places)
+        back = (parts, kernels, site.gradients["weight"])
+        site.backward_parameters.append(
+            Call(winograd_weights_back, -(-len(places) // BACK_VECTORS), back, 20 * parts[0].size)
+        )
+        self._add_bias_parts(site, bias_parts)
+
+    def _parts(self, site: Site, cut: Cut, planes: int, places: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Memory for the parts of the gradients of the weights and, if there are any, the biases."""
+        biases = -(-self.filters // site.lanes) * site.lanes if "bias" in site.gradients else 0
+        return (
+            aligned_zeros((cut.parts, planes, *places.shape), site.dtype),
+            aligned_zeros((cut.parts, biases), site.dtype),
+        )
+
+    def _add_bias_parts(self, site: Site, parts: NDArray[Any]) -> None:
         if "bias" in site.gradients:
-            summed = (extent, dout, site.gradients["bias"])
-            entries = self.filters * positions * site.lanes
-            site.backward_parameters.append(Call(sum_rows, self.filters, summed, 5 * entries))
+            places = in_vectors(np.arange(self.filters, dtype=np.int64), site.lanes)
+            split = parts.reshape(len(parts), -1, site.lanes)
+            site.backward_parameters.append(_add_parts(split, places, site.gradients["bias"]))
 
     def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
         """The gradient of the input."""
@@ -241,6 +307,10 @@ def _spans(lines: int, step: int, offsets: list[int], size: int, taps: int) -> N
         if inside:
             spans[i] = inside[0] * share, (inside[-1] + 1) * share
     return spans
+
+
+def _add_parts(parts: NDArray[Any], places: NDArray[np.int64], out: NDArray[Any]) -> Call:
+    return Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, out), 10 * parts.size)
 
 
 def _contraction(filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:

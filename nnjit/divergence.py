@@ -187,10 +187,18 @@ def _norms(training: TrainingStep, number: int, cost: float) -> Norms:
 
     def of(flat: NDArray[Any] | None) -> dict[str, float]:
         assert flat is not None
-        # In float64, where the squares of what float32 holds cannot overflow.
-        return {name: float(np.linalg.norm(layout.stored(flat, name).astype(np.float64))) for name in layout.names}
+        return {name: _norm(flat[layout.indices(name)]) for name in layout.names}
 
     return Norms(number, cost / len(training.feed.rows), of(bound.gradients), of(bound.network.weights))
+
+
+def _norm(numbers: NDArray[Any]) -> float:
+    """The Euclidean norm, which overflows only where it is itself too large for float64."""
+    largest = float(np.abs(numbers).max())
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    # By the largest, so that no square overflows or vanishes: float64 networks reach what float64 cannot square.
+    return largest * float(np.linalg.norm(numbers.astype(np.float64) / largest))
 
 
 def _name(stage: Stage) -> str:
@@ -215,12 +223,14 @@ def _sentence(trainer: Trainer, trace: Trace) -> str:
 
 
 def _table(history: Sequence[Norms]) -> list[str]:
-    """Loss and norms over all parameters, a line per step."""
-    rows = [["step", "loss", "gradients", "weights"]]
+    """Loss and norms over all parameters, and the tensor with the largest gradient, a line per step."""
+    rows = [["step", "loss", "gradients", "weights", "largest gradient"]]
     for norms in history:
         total = (math.hypot(*of.values()) for of in (norms.gradients, norms.weights))
-        rows.append([str(norms.step), *(f"{value:.4g}" for value in (norms.loss, *total))])
-    return ["  " + "  ".join(cell.rjust(9) for cell in row) for row in rows] if history else []
+        # The first that is not finite, or else the largest.
+        worst = max(norms.gradients, key=lambda name: math.inf if math.isnan(n := norms.gradients[name]) else n)
+        rows.append([str(norms.step), *(f"{value:.4g}" for value in (norms.loss, *total)), worst])
+    return ["  " + "  ".join([*(cell.rjust(9) for cell in row), last]) for *row, last in rows] if history else []
 
 
 def _strict(value: Any) -> Any:

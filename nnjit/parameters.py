@@ -104,7 +104,7 @@ class Layout:
         return {name: flat[self.indices(name)] for name in self.names}
 
     def pack(self, arrays: Mapping[str, FloatArray], flat: FloatArray) -> None:
-        """Write arrays of conventional shape into `flat`.
+        """Write arrays of conventional shape into `flat`, and zeros into its padding.
 
         Raises ValueError when a name is missing or unknown, or a shape is not the parameter's.
         """
@@ -112,6 +112,7 @@ class Layout:
         unknown = [name for name in arrays if name not in self.slots]
         if missing or unknown:
             raise ValueError(f"expected the parameters {self.names}, missing {missing}, unknown {unknown}")
+        flat[:] = 0
         for name in self.names:
             indices = self.indices(name)
             if arrays[name].shape != indices.shape:

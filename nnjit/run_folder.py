@@ -66,6 +66,11 @@ class RunFolder:
         except OSError as error:
             raise NnjitError(f"{self.metrics}: cannot be written: {error.strerror}") from error
 
+    def forget_divergence(self) -> None:
+        """Remove the report of a divergence that the run has got past."""
+        with suppress(OSError):
+            self.divergence.unlink()
+
     def keep_epochs(self, epochs: int) -> None:
         """Drop the records after the first `epochs` epochs: of a run that died between a record and its checkpoint."""
         if not self.metrics.exists():

@@ -15,9 +15,10 @@ from nnjit.checkpoint import Checkpoint, read_checkpoint
 from nnjit.config import Config, parse_config
 from nnjit.config.changes import changes
 from nnjit.config.document import show, to_yaml
-from nnjit.data.dataset import load_split
+from nnjit.data.dataset import Split, load_split
 from nnjit.data.splitting import SplitName
 from nnjit.errors import ConfigError, DataError
+from nnjit.losses import Loss
 from nnjit.network import Network
 from nnjit.prepare import misfit
 from nnjit.run_folder import RunFolder
@@ -58,21 +59,30 @@ class TrainedModel:
     inputs: Scaling
     targets: Scaling
     classes: list[str] | None
+    path: Path
+    """The checkpoint."""
+    step: int
+    """Steps that it was trained for."""
 
-    def evaluate(self, name: SplitName) -> dict[str, float]:
-        """The loss and the metric on a split of the config's data.
+    def split(self, name: SplitName) -> Split:
+        """A split of the config's data, with targets.
 
         Raises ConfigError when the config has no such split, DataError when it does not fit the network.
         """
-        config, network = self.config, self.network
-        split = load_split(config.data, Path(), name, shape=network.shapes[0], classes=self.classes)
+        network = self.network
+        split = load_split(self.config.data, Path(), name, shape=network.shapes[0], classes=self.classes)
         if split.targets is None:
             raise DataError(f"data.{name}: expected targets beside the inputs, got inputs alone")
         problem = misfit(network.output_shape, split.targets.shape[1:], self.classes)
         if problem:
             raise DataError(f"data.{name}: {problem}")
+        return split
+
+    def evaluate(self, name: SplitName) -> dict[str, float]:
+        """The loss and the metric on a split of the config's data. Raises ConfigError and DataError like `split`."""
+        config, split = self.config, self.split(name)
         metric = metric_for(config, self.classes)
-        return Evaluation(network, config.loss, metric, split, self.inputs, self.targets).run()
+        return Evaluation(self.network, config.loss, metric, split, self.inputs, self.targets).run()
 
     def outputs(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """The network's outputs (n, *shape) for blocks of raw inputs (n, *shape) that share a dtype."""
@@ -83,11 +93,7 @@ class TrainedModel:
 
     def class_names(self, outputs: NDArray[Any]) -> list[str]:
         """The class that each of `outputs` (n, F) stands for."""
-        if self.network.output_shape == (1,):
-            labels = (outputs[:, 0] > self.config.loss.threshold).astype(np.int64)
-        else:
-            labels = outputs.argmax(axis=1)
-        return [(self.classes or [])[label] for label in labels.tolist()]
+        return [(self.classes or [])[label] for label in chosen_classes(self.config.loss, outputs)]
 
     @property
     def answer_names(self) -> list[str]:
@@ -109,6 +115,14 @@ class TrainedModel:
         return np.hstack([1 - answers, answers]) if answers.shape[1] < len(self.classes) else answers
 
 
+def chosen_classes(loss: Loss, outputs: NDArray[Any]) -> list[int]:
+    """The index of the class that each of `outputs` (n, F) stands for; one output says yes or no to the second."""
+    if outputs.shape[1] == 1:
+        return [int(yes) for yes in outputs[:, 0] > loss.threshold]
+    labels: list[int] = outputs.argmax(axis=1).tolist()
+    return labels
+
+
 def load_model(path: Path, overrides: Sequence[str] = ()) -> TrainedModel:
     """The network in a checkpoint, or in the best checkpoint of a run folder. Raises ConfigError, DataError."""
     if path.is_dir():
@@ -127,4 +141,6 @@ def load_model(path: Path, overrides: Sequence[str] = ()) -> TrainedModel:
         Scaling(scaling["input_shift"], scaling["input_factor"]),
         Scaling(scaling["target_shift"], scaling["target_factor"]),
         checkpoint.classes,
+        path,
+        checkpoint.progress.step,
     )

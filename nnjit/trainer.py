@@ -210,6 +210,8 @@ class Trainer:
         if improved:
             write_checkpoint(self.folder.best, checkpoint)
         write_checkpoint(self.folder.last, checkpoint)
+        # A run diverges in the epoch after its last checkpoint, which is now done.
+        self.folder.forget_divergence()
         return record
 
     def _require_finite_state(self, stop: StopRequest) -> None:

@@ -24,7 +24,7 @@ def test_a_line_for_each_finding_and_one_for_its_remedy() -> None:
     assert (result.exit_code, without_compiling(result.stderr)) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0] == "ok       classes: 4 samples of class '8' to 9 of class '0', 10 classes"
-    assert lines[4:6] == [
+    assert lines[5:7] == [
         "warning  constant inputs: 12 of 64 numbers are the same in every training sample: 0, 8, 15, 16, 23 and 7 more",
         "         -> leave these columns out: they say nothing",
     ]

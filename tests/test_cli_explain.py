@@ -6,8 +6,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from command import TINY, nnjit, without_compiling
+from command import DIGITS, TINY, nnjit, without_compiling
 
+from nnjit.checkpoint import read_checkpoint
+from nnjit.explain.figures import figure
 from nnjit.layers.dense import Dense
 
 TWO_LAYER = Path(__file__).parents[1] / "configs" / "two-layer.yaml"
@@ -60,8 +62,8 @@ def test_a_sample_and_a_layer(config: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sample", "64"], "Invalid value for --sample: expected 0 to 63, the samples of the training split, got 64"),
-        (["--sample", "-1"], "Invalid value for --sample: expected 0 to 63, the samples of the training split, got -1"),
+        (["--sample", "64"], "Invalid value for --sample: expected 0 to 63, the samples of the train split, got 64"),
+        (["--sample", "-1"], "Invalid value for --sample: expected 0 to 63, the samples of the train split, got -1"),
         (["--layer", "3"], "Invalid value for --layer: expected 0 to 2, the layers of the model, got 3"),
     ],
 )
@@ -69,6 +71,79 @@ def test_what_is_not_there(config: str, arguments: list[str], message: str) -> N
     result = nnjit("explain", config, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1] == f"Error: {message}"
+
+
+@pytest.fixture
+def run(config: str) -> Path:
+    """The folder of a short run of that config."""
+    assert nnjit("train", config, "--quiet", "--out", "run").exit_code == 0
+    return Path("run")
+
+
+@pytest.mark.parametrize("model", ["run", "run/best.safetensors", "run/last.safetensors"])
+def test_a_trained_network(run: Path, model: str) -> None:
+    result = nnjit("explain", model, "--split", "test", "--sample", "5")
+    assert (result.exit_code, without_compiling(result.stderr)) == (0, "")
+    path = run / "best.safetensors" if model == "run" else Path(model)
+    checkpoint = read_checkpoint(path)
+    assert result.stdout.startswith(f"{model}, explained\n====")
+    words = " ".join(result.stdout.split())
+    steps = checkpoint.progress.step
+    assert "Sample 5 of the test split, of class " in words
+    assert f", with the parameters in {path}, after step {steps}. All numbers" in words and steps > 0
+    bias = "  ".join(figure(float(value)) for value in checkpoint.parameters["layers.2.bias"])
+    assert "b⁽²⁾=[" + bias.replace(" ", "") + "]" in result.stdout.replace(" ", "")
+    assert "All agree." in words
+
+
+def test_what_a_trained_network_answers(run: Path) -> None:
+    rows = (DIGITS / "test.csv").read_text().splitlines()[1:33]
+    inputs = "\n".join(row.rpartition(",")[0] for row in rows) + "\n"
+    answers = nnjit("predict", run, stdin=inputs).stdout.splitlines()[1:]
+    right = [answer == row.rpartition(",")[2] for answer, row in zip(answers, rows, strict=True)]
+    for sample in (right.index(True), right.index(False)):
+        own = rows[sample].rpartition(",")[2]
+        verdict = "and so it is" if right[sample] else f"but it is of class {own}"
+        told = f"The network takes the sample for one of class {answers[sample]}, {verdict}."
+        assert told in " ".join(nnjit("explain", run, "--split", "test", "--sample", sample).stdout.split())
+
+
+def test_a_trained_network_whose_data_moved(run: Path) -> None:
+    lines = (DIGITS / "train.csv").read_text().splitlines(keepends=True)
+    Path("few.csv").write_text("".join(lines[:4]))
+    settings = "--set", "data.train.file=few.csv", "--set", "data.train.rows=null"
+    assert nnjit("explain", run, *settings, "--sample", 2, "--layer", 2).exit_code == 0
+    result = nnjit("explain", run, *settings, "--sample", 3)
+    message = "Error: Invalid value for --sample: expected 0 to 2, the samples of the train split, got 3"
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, message)
+    result = nnjit("explain", run, "--set", "model.0.units=4")
+    assert (result.exit_code, without_compiling(result.stderr)) == (
+        2,
+        "error: --set model[0].units: expected a key of data.train, data.validation or data.test; "
+        "a trained network keeps all else\n",
+    )
+    Path("few.csv").unlink()
+    result = nnjit("explain", run, *settings)
+    assert (result.exit_code, without_compiling(result.stderr)) == (
+        3, "error: few.csv: no such file; a path in a config is relative to the config's folder\n",
+    )  # fmt: skip
+
+
+def test_no_network_and_no_split(run: Path) -> None:
+    empty = Path("empty")
+    empty.mkdir()
+    result = nnjit("explain", empty)
+    assert (result.exit_code, without_compiling(result.stderr)) == (
+        3, "error: empty/best.safetensors: expected a checkpoint, found no such file\n",
+    )  # fmt: skip
+    result = nnjit("explain", TWO_LAYER, "--split", "test")
+    assert (result.exit_code, without_compiling(result.stderr)) == (
+        2,
+        "error: data.test: expected a source, since the test split is asked for; the config has none\n",
+    )
+    result = nnjit("explain", TWO_LAYER, "--sample", "1")
+    message = "Error: Invalid value for --sample: expected 0, the only sample of the train split, got 1"
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, message)
 
 
 def test_a_file_that_cannot_be_written(config: str) -> None:

@@ -226,9 +226,9 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint() -> None:
         "the loss became nan at step 2 (epoch 1, batch 2) with learning rate 1e+30\n"
         "first trace: step 2 (epoch 1, batch 2), the output of model[2].dense, 200 of 200 numbers not finite, "
         "for rows 0, 1, 2, 3, 10, 16, 17, 19 and 12 more of data.train (from 0)\n"
-        "       step       loss  gradients    weights\n"
-        "          1      2.626      1.229  1.229e+30\n"
-        "          2        nan        nan        nan\n"
+        "       step       loss  gradients    weights  largest gradient\n"
+        "          1      2.626      1.229  1.229e+30  layers.0.weight\n"
+        "          2        nan        nan        nan  layers.0.weight\n"
         "all of this in numbers: runs/tiny/divergence.json\n"
         "runs/tiny/last.safetensors is the last good checkpoint; to go on from it in smaller steps:\n"
         "  nnjit train runs/tiny/config.yaml --resume --set optimizer.learning_rate=1e+29",

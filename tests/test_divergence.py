@@ -13,6 +13,7 @@ import pytest
 from command import DIGITS, TINY, nnjit
 
 from nnjit.checkpoint import read_checkpoint, write_checkpoint
+from nnjit.divergence import _norm
 from nnjit.steps import TrainingStep
 from nnjit.trainer import Trainer
 
@@ -127,6 +128,41 @@ def test_rows_are_those_of_the_file() -> None:
     )
     assert len(report["first"]["rows"]) <= 8
     assert all(100 <= row < 164 for row in report["first"]["rows"])
+
+
+def test_norms_before_the_fault_are_finite() -> None:
+    """Of the steps that are taken again, whatever the diverged run left between the numbers that count."""
+    lines, report = diverge("optimizer.learning_rate=1e20", "data.divide=1", DEEP.replace("tanh", "relu"))
+    *before, last = report["history"]
+    assert before and last["loss"] == "nan"
+    for norms in before:
+        assert all(isinstance(norm, float) for kind in ("gradients", "weights") for norm in norms[kind].values())
+    assert lines[2] == "       step       loss  gradients    weights  largest gradient"
+    assert [line.split()[-1] for line in lines[3 : 3 + len(before)]] == [
+        max(norms["gradients"], key=norms["gradients"].__getitem__) for norms in before
+    ]
+
+
+@pytest.mark.parametrize(
+    "numbers, norm",
+    [
+        ([3e200, -4e200], 5e200), ([3e-200, 4e-200], 5e-200), ([1.7e308, 1.7e308], np.inf), ([0.0, 0.0], 0.0),
+        ([1.0, np.inf], np.inf), ([1.0, np.nan], np.nan),
+    ],
+)  # fmt: skip
+def test_a_norm_overflows_only_where_it_is_too_large_itself(numbers: list[float], norm: float) -> None:
+    assert _norm(np.array(numbers)) == pytest.approx(norm, nan_ok=True)
+
+
+def test_the_report_goes_once_the_run_is_past_it() -> None:
+    diverge("optimizer.learning_rate=1e30")
+    go_on = ("train", "runs/tiny/config.yaml", "--resume", "--quiet", "--set")
+    assert nnjit(*go_on, "optimizer.learning_rate=1e29").exit_code == 4
+    assert json.loads(Path("runs/tiny/divergence.json").read_text())["learning_rate"] == 1e29
+    assert nnjit(*go_on, "optimizer.learning_rate=0.001").exit_code == 0
+    assert sorted(path.name for path in Path("runs/tiny").iterdir()) == [
+        "best.safetensors", "config.yaml", "last.safetensors", "metrics.jsonl",
+    ]  # fmt: skip
 
 
 def test_the_history_is_that_of_the_last_ten_steps() -> None:

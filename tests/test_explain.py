@@ -15,7 +15,7 @@ import pytest
 from nnjit.config import load_config
 from nnjit.equations import Equation, Equations
 from nnjit.errors import ConfigError
-from nnjit.explain import FORMATS, Checks, explain
+from nnjit.explain import FORMATS, Checks, at_the_start, explain
 from nnjit.explain.document import Document
 from nnjit.explain.evaluate import Defined, evaluate, value_at
 from nnjit.explain.formula import Formula
@@ -27,14 +27,13 @@ from nnjit.layers import Layer
 from nnjit.layers.dense import Dense
 from nnjit.losses import HalfSquaredError, Loss
 from nnjit.optimizers import Optimizer, OptimizerSite, Sgd
-from nnjit.prepare import prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def written(path: Path, *overrides: str, layer: int | None = None) -> tuple[Document, Checks]:
     loaded = load_config(path, overrides)
-    return explain(loaded, prepare(loaded), 0, layer)
+    return explain(at_the_start(loaded, "train"), 0, layer)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +74,11 @@ def test_the_worked_example_is_derived_step_by_step(worked_example: str) -> None
         "C = (Σ(f=0..1) (a⁽³⁾[f] - y[f])²) / 2",
         "∂C/∂a⁽³⁾[f] = a⁽³⁾[f] - y[f]",
         "δ⁽²⁾[f] = ∂C/∂a⁽³⁾[f]·(a⁽³⁾[f]·(1 - a⁽³⁾[f]))",
+        "δ⁽²⁾[f] = (a⁽³⁾[f] - y[f])·(a⁽³⁾[f]·(1 - a⁽³⁾[f]))",
         "∂C/∂a⁽¹⁾[d] = Σ(f=0..1) w⁽²⁾[f, d]·δ⁽²⁾[f]",
         "∂C/∂w⁽²⁾[f, d] = δ⁽²⁾[f]·a⁽¹⁾[d]",
         "∂C/∂w⁽²⁾[0, 0] = 0.138498562·0.593269992 = 0.082167041",
+        "δ⁽⁰⁾[f] = (Σ(g=0..1) w⁽²⁾[g, f]·δ⁽²⁾[g])·(a⁽¹⁾[f]·(1 - a⁽¹⁾[f]))",
         "w′⁽²⁾[0, 0] = 0.4 - 0.5·0.082167041 = 0.358916480",
     )
 
@@ -97,6 +98,7 @@ train: {batch_size: 1}
 def hand(tmp_path: Path) -> Path:
     """A 3x3 image with the kernel [[1, 0], [0, -1]]; each output is an entry minus its lower right neighbour, -4."""
     np.save(tmp_path / "x.npy", np.arange(1.0, 10.0).reshape(1, 1, 3, 3))
+    np.save(tmp_path / "big.npy", np.linspace(0, 1, 9).reshape(1, 1, 3, 3))
     np.save(tmp_path / "y.npy", -4 - np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))
     path = tmp_path / "hand.yaml"
     path.write_text(HAND)
@@ -107,7 +109,7 @@ def test_a_convolution_worked_by_hand(hand: Path) -> None:
     document, checks = written(hand)
     assert in_order(
         FORMATS["text"].render(document),
-        "From 1x3x3 to 1x2x2. Height ⌊(3 + 0 + 0 - 2) / 1⌋ + 1 = 2. Width ⌊(3 + 0 + 0 - 2) / 1⌋ + 1 = 2.",
+        "From 1x3x3 to 1x2x2. Height: 3 and 0 + 0 of padding, a window of 2 in steps of 1, ⌊(3 + 0 + 0 - 2) /",
         "z⁽⁰⁾[f, i, j] = b⁽⁰⁾[f] + Σ(c=0..0, u=0..1, v=0..1) w⁽⁰⁾[f, c, u, v]·x[c, i + u, j + v]",
         "z⁽⁰⁾[0] = [ -4 -4 ]",
         "z⁽⁰⁾[0, 0, 0] = 1·1 + (-1)·5 = -4",
@@ -138,7 +140,7 @@ def test_a_stride_spreads_the_gradient(hand: Path) -> None:
     text = FORMATS["text"].render(written(hand, "model.0.conv2d.stride=2", "model.0.conv2d.padding=1")[0])
     assert in_order(
         text,
-        "From 1x3x3 to 1x2x2. Height ⌊(3 + 1 + 1 - 2) / 2⌋ + 1 = 2. Width ⌊(3 + 1 + 1 - 2) / 2⌋ + 1 = 2.",
+        "From 1x3x3 to 1x2x2. Height: 3 and 1 + 1 of padding, a window of 2 in steps of 2, ⌊(3 + 1 + 1 - 2) /",
         "z⁽⁰⁾[0] = [ -1 -3 ]",
         "[ -7 -4 ]",
         "padded[f, p, q] = δ⁽⁰⁾[f, p / 2, q / 2]",
@@ -372,6 +374,9 @@ def test_html_is_well_formed_and_needs_nothing_else(document: Document) -> None:
     page = FORMATS["html"].render(document)
     root = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
     title = root.findtext("head/title")
+    assert {element.get("name"): element.get("content") for element in root.iter("meta")}["viewport"] == (
+        "width=device-width, initial-scale=1"
+    )
     assert title is not None and title.endswith("a_<b>&*c*.yaml, explained")
     tags = {element.tag for element in root.iter()}
     assert {"math", "mfrac", "msubsup", "munderover", "mtable", "table"} <= tags
@@ -398,6 +403,8 @@ MEASURE = """
   const sizes = [...document.querySelectorAll("math, mfrac, msubsup, munderover, mtable")].map(
     element => element.getBoundingClientRect());
   const bars = [...document.querySelectorAll("mfrac")].map(element => element.getBoundingClientRect().height);
+  document.documentElement.style.width = "360px";
+  document.documentElement.dataset.outside = document.body.scrollWidth - document.body.clientWidth;
   document.documentElement.dataset.math = document.querySelectorAll("math").length;
   document.documentElement.dataset.empty = sizes.filter(size => !(size.width > 0 && size.height > 0)).length;
   document.documentElement.dataset.lowest = Math.min(...bars);
@@ -429,6 +436,8 @@ def test_a_browser_typesets_the_formulas(document: Document, tmp_path: Path) -> 
     facts = dict(re.findall(r"data-(\w+)=\"([^\"]*)\"", done.stdout.partition(">\n<head")[0][:500]))
     assert int(facts["math"]) == page.count("<math ") > 100
     assert facts["empty"] == "0"
+    # On a page as narrow as a phone nothing sticks out: what is wider scrolls in its own place.
+    assert facts["outside"] == "0"
     # A fraction is higher than a line: it is drawn as one, not as text.
     assert float(facts["lowest"]) > 20
 
@@ -453,14 +462,60 @@ def test_a_kernel_that_disagrees_is_shown(hand: Path, monkeypatch: pytest.Monkey
     assert "1 DISAGREES." in text
 
 
-def test_a_kink_has_no_difference(hand: Path) -> None:
-    """z is 0 everywhere, so that the two sides of its entries, of the input's and of the bias are those of a relu."""
-    np.save(hand.parent / "x.npy", np.zeros((1, 1, 3, 3)))
-    relu = "model=[{conv2d: {filters: 1, kernel: 2}}, relu]"
-    document, checks = written(hand, relu)
-    assert checks.wrong == 0 and checks.kinks == 4 + 9 + 1
+RELU = "model=[{conv2d: {filters: 1, kernel: 2, weight_init: {values: [[[[1, 0], [0, -1]]]]}}}, relu]"
+
+
+def test_a_kink_on_one_side_leaves_the_difference_on_the_other(hand: Path) -> None:
+    """A bias of 0 where the input is blank puts a relu at exactly 0: a little less and it is off, as it counts."""
+    np.save(hand.parent / "x.npy", np.array([[[[0, 2.0, 0], [0, 0, 0], [0, 0, 0]]]]))
+    document, checks = written(hand, RELU)
+    assert (checks.wrong, checks.one_sided, checks.kinks) == (0, 9, 1)
     text = FORMATS["text"].render(document)
-    assert in_order(text, "∂C/∂b⁽⁰⁾[0] 0 0 crosses a kink ok")
+    # z is (0, 2; 0, 0) and the second target -6.
+    assert re.search(r"∂C/∂b⁽⁰⁾\[0\] +8 +8 +(8\.00000000\d|7\.99999999\d) +\d\.\de-\d\d  ok, one side\n", text)
+    # An entry of the input that raises one relu and lowers another has kinks on both sides.
+    assert in_order(text, "∂C/∂x[0, 1, 1] 0 0 crosses a kink ok")
+    assert (
+        "For 9 it is the difference on one side alone: on the other a relu or a maximum decides otherwise than at the "
+        "entry. For 1 there is no difference: one decides otherwise on both sides. All agree." in " ".join(text.split())
+    )
+
+
+def test_a_wrong_gradient_on_one_side_is_found(hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(hand.parent / "x.npy", np.array([[[[0, 2.0, 0], [0, 0, 0], [0, 0, 0]]]]))
+    honest = Probe.backward
+
+    def planted(probe: Probe) -> None:
+        honest(probe)
+        assert probe.bound.gradients is not None
+        probe.bound.gradients[probe.network.layout.indices("layers.0.bias")] *= 1.01
+
+    monkeypatch.setattr(Probe, "backward", planted)
+    document, checks = written(hand, RELU)
+    assert checks.wrong == 1 and checks.difference_error == pytest.approx(0.01 / 1.01)
+    assert re.search(r"∂C/∂b⁽⁰⁾\[0\] .*  WRONG, one side\n", FORMATS["text"].render(document))
+
+
+def test_the_rule_from_delta_to_delta(hand: Path) -> None:
+    """As books write it, from the loss and from a convolution; from a dense layer in the worked example."""
+    layers = "conv2d: {filters: 2, kernel: 2}, sigmoid, conv2d: {filters: 1, kernel: 2, padding: 1}, tanh"
+    subject = at_the_start(load_config(hand, [f"model=[{layers}]", "data.train.targets=big.npy"]), "train")
+    text = FORMATS["text"].render(explain(subject, 0, None)[0])
+    assert in_order(
+        text,
+        "With what the loss gives it, in one formula:",
+        "δ⁽²⁾[c, i, j] = (a⁽³⁾[c, i, j] - y[c, i, j])·(1 - a⁽³⁾[c, i, j]²)",
+        "With what layer 2 gives it, in one formula:",
+        "δ⁽⁰⁾[c, i, j]",
+        "= (Σ(f=0..0, u=0..1, v=0..1) rotated[f, c, u, v]·padded[f, i + u, j + v])·(a⁽¹⁾[c, i, j]·(1 - a⁽¹⁾[c, i, j]))",
+        "for c = 0…1, i = 0…1, j = 0…1",
+    )
+
+
+def test_what_is_not_in_one_formula(document: Document) -> None:
+    """An activation before a pooling has no rule of its own in books; softmax is none."""
+    text = FORMATS["text"].render(document)
+    assert re.findall(r"With what (.*) gives it, in one formula", text) == ["layer 9", "layer 7"]
 
 
 def test_what_has_no_equations_is_refused_by_name(hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,7 +541,7 @@ def test_one_layer_alone(everything: Path, document: Document) -> None:
 
 def test_the_network_keeps_its_parameters_after_the_step(hand: Path) -> None:
     loaded = load_config(hand, ["optimizer.learning_rate=0.0001"])
-    passes = Passes(loaded.config, prepare(loaded), 0)
+    passes = Passes(at_the_start(loaded, "train"), 0)
     before = passes.network.weights.copy()
     after, cost = passes.after_step(loaded.config.optimizer)
     # The squared norm of the gradient times the step, to first order.

@@ -11,7 +11,7 @@ import pytest
 
 from nnjit.explain.evaluate import Defined, filled_in, value_at
 from nnjit.explain.figures import figure
-from nnjit.explain.formula import Formula, Style, Symbol
+from nnjit.explain.formula import PREFIX, Formula, Style, Symbol, substitute
 from nnjit.explain.html import MathmlStyle
 from nnjit.explain.markdown import LatexStyle
 from nnjit.explain.text import TextStyle
@@ -111,7 +111,13 @@ FILLED = [
     ("y[i] = mean(x[i, a + 1], a=3)", (0,), "y[0] = (-2 + 3) / 2 = 0.5"),
     ("y[i] = -x[0, 1] - v[1]", (0,), "y[0] = -(-2) - 2 = 0"),
     ("y[i] = 0 * k + count(x[i, a], a=9)", (0,), "y[0] = 0·2 + 3 = 3"),
-    ("y[i] = sum(v[0] * a, a=15)", (0,), "y[0] = " + " + ".join(f"1·{k}" for k in range(1, 13)) + " + … 2 more = 105"),
+    ("y[i] = sum(v[0] * a, a=28)", (0,), "y[0] = " + " + ".join(f"1·{k}" for k in range(1, 28)) + " = 378"),
+    (
+        "y[i] = sum(v[0] * a, a=29)",
+        (0,),
+        "y[0] = " + " + ".join(f"1·{k}" for k in range(1, 13)) + " + … 16 more (328 in all) = 406",
+    ),
+    ("y[i] = max(v[0], a=28)", (0,), f"y[0] = max({', '.join(['1'] * 12)}, … 16 more) = 1"),
     ("y[i] = v[i]", (1,), "y[1] = 2"),
 ]
 
@@ -119,6 +125,18 @@ FILLED = [
 @pytest.mark.parametrize(("written", "place", "text"), FILLED, ids=lambda value: str(value))
 def test_filled_in(written: str, place: tuple[int, ...], text: str) -> None:
     assert TextStyle().formula(filled_in(Formula.parse(written, {}), place, ARRAYS)) == text
+
+
+def test_a_formula_within_another() -> None:
+    """The inner sum gets another letter, the inner arrays keep their names, and the value is that in two steps."""
+    outer = Formula.parse("dx[f] = dout[f] * out[f] - dout[f]", NAMES)
+    inner = Formula.parse("dx[d] = sum(w[f, d] * dout[f], f=2)", {"w": Symbol("w", 4), "dout": Symbol("z", 4, True)})
+    formula = substitute(outer, "dout", inner)
+    each = "(Σ(g=0..1) w⁽⁴⁾[g, f]·δ⁽⁴⁾[g])"
+    assert TextStyle().formula(formula) == f"∂C/∂a⁽¹⁾[f] = {each}·z⁽²⁾[f] - {each[1:-1]}"
+    arrays = {"out": ARRAYS["x"][0], f"{PREFIX}w": ARRAYS["x"], f"{PREFIX}dout": ARRAYS["v"]}
+    passed = ARRAYS["v"] @ ARRAYS["x"]
+    assert [value_at(formula, (f,), arrays) for f in range(3)] == (passed * ARRAYS["x"][0] - passed).tolist()
 
 
 def test_an_array_of_a_formulas_own_is_read_entry_by_entry() -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 from command import DIGITS, TINY, nnjit, without_compiling
 
+from nnjit.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from nnjit.steps import TrainingStep
 
 LINE = "runs/tiny/metrics.jsonl:"
@@ -91,6 +93,56 @@ def test_a_field_that_is_missing() -> None:
     loss = records()[0]["other_loss"]
     message = f"{LINE}1: epoch 1: expected validation_loss None, got {loss}; {CHANGED}"
     refused(nnjit("reproduce", "runs/tiny"), 5, message)
+
+
+def test_json() -> None:
+    result = nnjit("reproduce", "runs/tiny", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"epoch": r["epoch"], "digest": r["digest"], "difference": "", "same": True} for r in records()
+    ]
+    found = spoil(2, "train_loss", 0.25)
+    result = nnjit("reproduce", "runs/tiny", "--json")
+    difference = f"expected train_loss 0.25, got {found}"
+    assert (result.exit_code, result.stderr) == (5, f"error: {LINE}2: epoch 2: {difference}; {CHANGED}\n")
+    assert json.loads(result.stdout.splitlines()[-1]) == {
+        "epoch": 2, "digest": records()[1]["digest"], "difference": difference, "same": False,
+    }  # fmt: skip
+
+
+def rewrite(change: Callable[[Checkpoint], object]) -> None:
+    """Change the last checkpoint."""
+    last = Path("runs/tiny/last.safetensors")
+    checkpoint = read_checkpoint(last)
+    change(checkpoint)
+    write_checkpoint(last, checkpoint)
+
+
+@pytest.mark.parametrize(
+    "arrays, name",
+    [
+        (lambda checkpoint: checkpoint.optimizer["velocity"], "the velocity of layers.2.bias"),
+        (lambda checkpoint: checkpoint.parameters, "layers.2.bias"),
+    ],
+)
+def test_a_last_checkpoint_that_is_not_that_of_the_record(
+    arrays: Callable[[Checkpoint], dict[str, Any]], name: str
+) -> None:
+    """In one bit, which the digests of metrics.jsonl say nothing of."""
+
+    def change(checkpoint: Checkpoint) -> None:
+        array = arrays(checkpoint)["layers.2.bias"]
+        array[0] = np.nextafter(array[0], np.float32(1))
+
+    rewrite(change)
+    result = nnjit("reproduce", "runs/tiny")
+    different = f"expected {name} as in runs/tiny/last.safetensors, got other numbers"
+    refused(result, 5, f"{LINE}3: epoch 3: {different}; {CHANGED}")
+    assert result.stdout == same(2)
+    assert nnjit("reproduce", "runs/tiny", "--epochs", 2).exit_code == 0
+    # Saved in the middle of the fourth epoch it is nobody's business here.
+    rewrite(lambda checkpoint: setattr(checkpoint.progress, "batch", 1))
+    assert nnjit("reproduce", "runs/tiny").exit_code == 0
 
 
 def test_times_may_differ() -> None:

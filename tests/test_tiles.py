@@ -15,23 +15,33 @@ from numpy.typing import NDArray
 from nnjit.kernels import tuning
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_lanes, first_rows
+from nnjit.kernels.contraction import (
+    Cut,
+    Extent,
+    View,
+    Weights,
+    contract,
+    contract_lanes,
+    first_rows,
+    tile_places,
+)
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes
+from nnjit.kernels.sums import SUMS_VECTORS, add_parts
 from nnjit.kernels.tiles import (
     TileShape,
+    tile_add_sums,
     tile_fma,
     tile_fma_vectors,
     tile_rows,
     tile_store,
-    tile_store_sums,
     tile_zeros,
 )
 from nnjit.kernels.tuning import choose_tile, chunk_of, vector_registers
 
 Array = NDArray[Any]
 
-SHAPES = [TileShape(1, 1), TileShape(1, 3, 1, 2), TileShape(3, 1, 3), TileShape(2, 4, 3, 1)]
+SHAPES = [TileShape(1, 1), TileShape(1, 3, 1, 2), TileShape(3, 1, 3), TileShape(2, 4, 3, 1), TileShape(4, 5)]
 
 
 @kernel
@@ -42,7 +52,7 @@ def run_tile(task, tile, start, w, x, taps, out, sums):
     tile_store(total, out, 1, 5, 1, 0)
     total = tile_zeros(tile, x)
     total = tile_fma_vectors(total, x, 2, 3, x, 4, taps, 1)
-    tile_store_sums(total, sums, 2, 7)
+    tile_add_sums(total, sums, 2)
 
 
 @DTYPES
@@ -51,16 +61,16 @@ def test_operations_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
     rng = np.random.default_rng(1)
     L = lanes(dtype)
     start, w, x = (rng.standard_normal(size).astype(dtype) for size in ((5,), (12,), (20, L)))
-    taps = np.array([9, 5, 0, 3, 6], np.int64)
-    out, sums = np.zeros((20, L), dtype), np.zeros(40, dtype)
+    taps = np.array([9, 5, 0, 3, 6, 1], np.int64)
+    out, sums = np.zeros((21, L), dtype), np.ones(40, dtype)
     Program([Call(run_tile, 1, (tile, start, w, x, taps, out, sums), 1)]).run()
 
-    expected, expected_sums = np.zeros_like(out), np.zeros_like(sums)
+    expected, expected_sums = np.zeros_like(out), np.ones_like(sums)
     column_step = tile.column_step or 2  # the shape's own step, or the one that the call gives
     for r in range(tile.rows):
         for c in range(tile.columns):
             expected[1 + 5 * r + c] = start[1 + r] + w[2 + tile.row_step * r] * x[1 + column_step * c]
-            expected_sums[2 + 7 * r + c] = (x[2 + 3 * r] * x[4 + taps[1 + c]]).sum()
+            expected_sums[2 + tile.columns * r + c] += (x[2 + 3 * r] * x[4 + taps[1 + c]]).sum()
     tolerance = 1e-6 if dtype == np.float32 else 1e-14
     assert_allclose(out, expected, rtol=tolerance, atol=tolerance)
     assert_allclose(sums, expected_sums, rtol=10 * tolerance, atol=10 * tolerance)
@@ -94,15 +104,21 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     spans = np.array([[0, TAPS], [2, TAPS], [0, TAPS - 1]])
     weights = Weights(w, TAPS * first_rows(ROWS, tile.rows), np.arange(TAPS), spans)
     forward = (tile, extent, weights, x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
-    backward = (tile, extent, plane, x_view, x_taps, dw)
+    # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
+    cut = Cut(2, 2, 2)
+    places = tile_places(tile, ROWS, TAPS, L)
+    parts, bias_parts = np.full((2, places.size), np.nan, dtype), np.full((2, ROWS), np.nan, dtype)
+    backward = (tile, extent, cut, plane, x_view, x_taps, parts, bias_parts)
     row_tiles = -(-ROWS // tile.rows)
     calls = [
         Call(contract, BLOCKS * LINES * row_tiles, forward, 1),
-        Call(contract_lanes, row_tiles * -(-TAPS // tile.columns), backward, 1),
+        Call(contract_lanes, 4, backward, 1),
+        Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts.reshape(2, -1, L), places, dw), 1),
     ]
     Program(calls).run()
     assert np.isfinite(out).all() and np.isfinite(dw).all()
-    return {"out": out.tobytes(), "dw": dw.tobytes()}
+    assert_allclose(bias_parts.sum(0), d.reshape(BLOCKS, ROWS, -1).sum((0, 2)), rtol=1e-4)
+    return {"out": out.tobytes(), "dw": dw.tobytes(), "db": bias_parts.tobytes()}
 
 
 @DTYPES

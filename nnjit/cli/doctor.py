@@ -19,10 +19,11 @@ from nnjit.errors import CheckFailedError
 def doctor(config: str, as_json: bool, overrides: tuple[str, ...]) -> None:
     """Check a network, its data and its first steps before training.
 
-    Each finding is ok, a warning or a problem, with what was seen and what to do about it: classes, repeated samples,
-    samples of another split in train, constant and unscaled inputs; the loss at the start against that of guessing;
-    gradients, updates and their size against the weights in the first 20 steps; dead and saturated units; and whether
-    a few samples can be learned by heart. Nothing is written. A problem ends it with exit code 5; warnings do not.
+    Each finding is ok, a warning or a problem, with what was seen and what to do about it, or skipped where there are
+    too few samples to tell: classes, and whether they follow the inputs; repeated samples, samples of another split in
+    train, constant and unscaled inputs; the loss at the start against that of guessing; gradients, updates and their
+    size against the weights in the first 20 steps; dead and saturated units; and whether a few samples can be learned
+    by heart. Nothing is written. A problem ends it with exit code 5; warnings do not.
 
     \b
     Examples:
@@ -36,7 +37,7 @@ def doctor(config: str, as_json: bool, overrides: tuple[str, ...]) -> None:
     loaded = load_config(config, overrides)
     dataset = prepare(loaded)
 
-    from nnjit.doctor import examine
+    from nnjit.doctor import counted, examine
 
     findings = []
     with compiling(quiet=as_json):
@@ -50,4 +51,4 @@ def doctor(config: str, as_json: bool, overrides: tuple[str, ...]) -> None:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     problems = sum(finding.verdict == "problem" for finding in findings)
     if problems:
-        raise CheckFailedError(f"{loaded.name}: {problems} {'problem' if problems == 1 else 'problems'} found")
+        raise CheckFailedError(f"{loaded.name}: {counted(problems, 'problem')} found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -14,19 +15,22 @@ from nnjit.cli.options import overrides_option, threads_option
 @click.option(
     "--epochs", type=click.IntRange(1), metavar="K", help="Only the first K epochs; all recorded unless given."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each epoch instead of lines.")
 @overrides_option("data.train.file=moved.csv")
 @threads_option
-def reproduce(run: Path, epochs: int | None, overrides: tuple[str, ...]) -> None:
+def reproduce(run: Path, epochs: int | None, as_json: bool, overrides: tuple[str, ...]) -> None:
     """Train a recorded run again and compare bit for bit.
 
     RUN is the folder of a run. It is trained again in a temporary folder, from the config, the seed and the learning
     rates in its last checkpoint, and every epoch is compared with its line in metrics.jsonl: the digest of the
-    parameters and all scores. The first difference ends it with exit code 5. Any number of threads gives the same bits.
+    parameters and all scores; after the last, the parameters and the optimizer's arrays with that checkpoint. The first
+    difference is named and ends it with exit code 5. Any number of threads gives the same bits.
 
     \b
     Examples:
       nnjit reproduce runs/digits --epochs 3
       nnjit reproduce runs/digits --set data.train.file=moved/train.csv
+      nnjit reproduce runs/digits --json | jq 'select(.same | not)'
     """
     from tempfile import TemporaryDirectory
 
@@ -34,10 +38,16 @@ def reproduce(run: Path, epochs: int | None, overrides: tuple[str, ...]) -> None
     from nnjit.reproduce import Reproduction
 
     with TemporaryDirectory(prefix="nnjit-") as scratch:
-        with compiling():
+        with compiling(quiet=as_json):
             reproduction = Reproduction(run, Path(scratch, "run"), overrides)
         equal = 0
-        for record in reproduction.epochs(epochs):
+        for epoch in reproduction.epochs(epochs):
+            if as_json:
+                click.echo(json.dumps({**epoch._asdict(), "same": not epoch.difference}))
+            if epoch.difference:
+                raise reproduction.failure(epoch)
             equal += 1
-            click.echo(f"epoch {record['epoch']}: digest {record['digest']}, the same")
-    click.echo(f"{run}: {equal} {'epoch' if equal == 1 else 'epochs'} reproduced bit for bit")
+            if not as_json:
+                click.echo(f"epoch {epoch.epoch}: digest {epoch.digest}, the same")
+    if not as_json:
+        click.echo(f"{run}: {equal} {'epoch' if equal == 1 else 'epochs'} reproduced bit for bit")

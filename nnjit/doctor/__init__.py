@@ -11,10 +11,10 @@ from nnjit.config import Config
 from nnjit.data.dataset import Dataset
 from nnjit.doctor.data import examine_data
 from nnjit.doctor.few import learn_few
-from nnjit.doctor.finding import Finding
+from nnjit.doctor.finding import Finding, counted
 from nnjit.doctor.first_steps import examine_first_steps
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "counted", "examine"]
 
 
 def examine(config: Config, dataset: Dataset) -> Iterator[Finding]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nnjit.config import Config
 from nnjit.data.dataset import Dataset, Split
 from nnjit.data.scaling import BLOCK_NUMBERS, moments
-from nnjit.doctor.finding import Finding, graded, within
+from nnjit.doctor.finding import ENOUGH, Finding, counted, graded, within
+from nnjit.doctor.neighbours import targets_follow
 
 IMBALANCE = 10
 """How many times as many samples the largest class may have as the smallest."""
@@ -28,8 +29,11 @@ SHOWN = 5
 
 
 def examine_data(config: Config, dataset: Dataset) -> Iterator[Finding]:
-    """Classes (or targets), repeated rows, rows in two splits, columns that say nothing, the scale of the numbers."""
-    yield _targets(dataset) if dataset.classes is None else _classes(dataset, dataset.classes)
+    """Classes (or targets) and whether they follow the inputs, repeated rows, rows in two splits, columns that say
+    nothing, the scale of the numbers."""
+    samples = len(dataset.train)
+    yield _targets(dataset).unless_few(samples) if dataset.classes is None else _classes(dataset, dataset.classes)
+    yield targets_follow(config, dataset)
     train = _Rows(config, dataset.train, "train")
     yield train.repeated()
     for name in ("validation", "test"):
@@ -37,7 +41,7 @@ def examine_data(config: Config, dataset: Dataset) -> Iterator[Finding]:
         if split is not None:
             yield train.shared(_Rows(config, split, name))
     lowest, highest = _bounds(dataset.train)
-    yield _constant(dataset, lowest == highest)
+    yield _constant(dataset, lowest == highest).unless_few(samples)
     yield _scale(dataset, lowest, highest)
 
 
@@ -47,7 +51,7 @@ def _classes(dataset: Dataset, classes: list[str]) -> Finding:
     counts = np.bincount(targets[dataset.train.rows], minlength=len(classes))
     missing = [name for name, count in zip(classes, counts, strict=True) if not count]
     if missing:
-        reason = f"no sample of class {_listed(missing)} among {len(dataset.train)} training samples"
+        reason = f"no sample of class {_listed(missing)} among {counted(len(dataset.train), 'training sample')}"
         return Finding("classes", "problem", reason, "take such a class out of data.classes, or give it samples")
     least, most = int(counts.argmin()), int(counts.argmax())
     reason = (
@@ -93,6 +97,8 @@ class _Rows:
         """On inputs that come more than once, with the same target or with others."""
         total, targets = len(self.split), self.split.targets
         assert targets is not None
+        if total == 1:
+            return Finding("repeated samples", "skipped", "there is 1 training sample")
         groups = [rows for rows in self.samples.values() if len(rows) > 1]
         conflicts = [rows for rows in groups if (targets[rows] != targets[rows[0]]).any()]
         if conflicts:
@@ -106,7 +112,7 @@ class _Rows:
             return Finding("repeated samples", verdict, reason, "correct such targets, or leave the samples out")
         copies = sum(len(rows) - 1 for rows in groups)
         if not copies:
-            return Finding("repeated samples", "ok", f"all {total} training samples have different inputs")
+            return Finding("repeated samples", "ok", f"no two of {total} training samples have the same input")
         one, other = groups[0][:2]
         reason = (
             f"{copies} of {total} training samples are copies of others, "
@@ -174,7 +180,7 @@ def _scale(dataset: Dataset, lowest: NDArray[np.float64], highest: NDArray[np.fl
     if len(varying):
         narrow, wide = varying[ranges[varying].argmin()], varying[ranges[varying].argmax()]
         reason += f"; column {narrow} spans {ranges[narrow]:.3g}, column {wide} {ranges[wide]:.3g}"
-        if len(dataset.shape) == 1 and ranges[wide] > SPREAD * ranges[narrow]:
+        if len(dataset.shape) == 1 and len(dataset.train) >= ENOUGH and ranges[wide] > SPREAD * ranges[narrow]:
             return Finding("scale of inputs", "warning", reason, "set data.standardize: column")
     verdict = within(size, *SIZES)
     remedy = "" if verdict == "ok" else "set data.standardize: all, or data.divide"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nnjit.config import Config
 from nnjit.data.dataset import Dataset, Split
-from nnjit.doctor.finding import Finding
+from nnjit.doctor.finding import Finding, Verdict, counted
 from nnjit.doctor.guess import guess
 from nnjit.steps import TrainingStep
 from nnjit.trainer import build_network, epoch_order, training_step
@@ -20,6 +20,8 @@ STEPS = 1000
 """Steps to learn them in, all samples in each."""
 LEARNED = 0.05
 """Share of the loss of guessing that counts as learned."""
+PARTLY = 0.5
+"""Share of it from which on nothing much was learned: squared errors of saturated outputs may leave a few samples."""
 FACTORS = 0.1, 10, 0.01, 100
 """Multiples of the config's learning rate that are tried in turn when that fails."""
 USUAL = 0.1, 0.01
@@ -39,22 +41,27 @@ def learn_few(config: Config, dataset: Dataset) -> Finding:
     rate = config.optimizer.learning_rate
     start = step.run(0) / count
     known = guess(config.loss, step.site.target.read(count))
-    goal = LEARNED * (known[1] if known else start)
+    yardstick = known[1] if known else start
+    goal = LEARNED * yardstick
     loss, steps = _learn(step, config.seed, rate, goal)
     if loss <= goal:
-        reason = f"{count} learned to a loss of {loss:.2g} in {steps} steps"
+        reason = f"{counted(count, 'sample')} learned to a loss of {loss:.2g} in {counted(steps, 'step')}"
         return Finding(check, "ok", reason)
-    reason = f"{count} not learned in {steps} steps: the loss is {loss:.4g}, expected {goal:.2g}"
+    verdict: Verdict = "warning" if loss < PARTLY * yardstick else "problem"
+    reason = (
+        f"{counted(count, 'sample')} not learned in {counted(steps, 'step')}: the loss is {loss:.4g}, "
+        f"expected {goal:.2g} ({LEARNED:.0%} of {'guessing' if known else 'that at the start'})"
+    )
     others = [*(float(f"{rate * factor:.3g}") for factor in FACTORS), *USUAL]
     for other in others:
         loss, steps = _learn(step, config.seed, other, goal)
         if loss <= goal:
             reason += f"; learning rate {other} learns them in {steps}"
-            return Finding(
-                check, "problem" if other < rate else "warning", reason, f"set optimizer.learning_rate: {other}"
-            )
+            if other > rate:
+                verdict = "warning"
+            return Finding(check, verdict, reason, f"set optimizer.learning_rate: {other}")
     reason += f", nor with learning rates of {', '.join(f'{other:g}' for other in sorted(set(others)))}"
-    return Finding(check, "problem", reason, "a larger network, another weight_init, scaled inputs")
+    return Finding(check, verdict, reason, "a larger network, another weight_init, scaled inputs")
 
 
 def _learn(step: TrainingStep, seed: int, rate: float, goal: float) -> tuple[float, int]:

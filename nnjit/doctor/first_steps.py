@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnjit.config import Config
 from nnjit.data.dataset import Dataset
-from nnjit.doctor.finding import Finding, graded, within
+from nnjit.doctor.finding import Finding, counted, graded, within
 from nnjit.doctor.guess import guess
 from nnjit.network import Network
 from nnjit.steps import Evaluation, Scaling, TrainingStep
@@ -29,10 +29,15 @@ RISE = 1.05, 10.0
 """Loss after the first steps as a multiple of that before: a warning, a problem."""
 UNMOVED = 0.5
 """Share of a tensor's entries that may stay as they are: inputs that are mostly zero leave many."""
-DEAD = 0.25, 0.9
-"""Share of relu units that are off for every sample: a warning, a problem."""
+DEAD = 0.5, 0.9
+"""Share of relu units that are off for every sample: a warning, a problem. A quarter is usual after the first steps,
+and most of these come back."""
 FLAT = 0.3, 0.9
 """Share of sigmoid and tanh outputs that are nearly as far out as they go: a warning, a problem."""
+RANGES = {"sigmoid": (0.5, 0.5), "tanh": (0.0, 1.0)}
+"""Round which number an activation's outputs lie, and how far out they go."""
+OUTMOST = 0.98
+"""How far out is nearly as far, as a share of the way."""
 
 
 def examine_first_steps(config: Config, dataset: Dataset) -> Iterator[Finding]:
@@ -50,7 +55,7 @@ def examine_first_steps(config: Config, dataset: Dataset) -> Iterator[Finding]:
     watched = _watch(step)
     yield _course(config, watched, loss, evaluation.run()["loss"])
     yield _gradients(network, watched)
-    yield _updates(network, watched)
+    yield _updates(network, watched).unless_few(len(dataset.train))
     yield _ratios(config, network, watched)
     yield from _compare(units, _units(evaluation), len(some), watched.steps)
 
@@ -58,7 +63,7 @@ def examine_first_steps(config: Config, dataset: Dataset) -> Iterator[Finding]:
 def _loss_at_start(config: Config, dataset: Dataset, evaluation: Evaluation, loss: float) -> Finding:
     check, samples = "loss at the start", len(evaluation.feed.rows)
     expected = guess(config.loss, evaluation.site.target.read(samples))
-    reason = f"{loss:.4g} on {samples} samples"
+    reason = f"{loss:.4g} on {counted(samples, 'sample')}"
     smaller = "a smaller weight_init in the last layer, or smaller inputs (data.standardize, data.divide)"
     if expected is None or not np.isfinite(loss):
         return Finding(check, "ok", reason) if np.isfinite(loss) else Finding(check, "problem", reason, smaller)
@@ -127,10 +132,10 @@ def _gradients(network: Network, watched: _Watched) -> Finding:
         return Finding(check, "problem", "no step was possible", "see the first steps")
     without = [name for name in names if not watched.largest[network.layout.indices(name)].any()]
     if without:
-        reason = f"zero in {_times(watched.steps)} for {', '.join(without)}"
+        reason = f"zero in {counted(watched.steps, 'step')} for {', '.join(without)}"
         remedy = "look at the units after them: all may be off or flat, or their weights zero"
         return Finding(check, "problem", reason, remedy)
-    return Finding(check, "ok", f"reach all {len(names)} parameter tensors in {_times(watched.steps)}")
+    return Finding(check, "ok", f"reach all {len(names)} parameter tensors in {counted(watched.steps, 'step')}")
 
 
 def _updates(network: Network, watched: _Watched) -> Finding:
@@ -143,7 +148,8 @@ def _updates(network: Network, watched: _Watched) -> Finding:
         shares[name] = float(still.mean())
         lost[name] = float((still & (watched.largest[indices] > 0)).mean())
     name = max(shares, key=lambda name: shares[name])
-    reason = f"{shares[name]:.0%} of the entries of {name} stay as they are in {_times(watched.steps)}, the most of all"
+    steps = counted(watched.steps, "step")
+    reason = f"{shares[name]:.0%} of the entries of {name} stay as they are in {steps}, the most of all"
     if lost[name] > UNMOVED:
         reason += f", {lost[name]:.0%} though they have a gradient"
         return Finding(check, "problem", reason, "a larger optimizer.learning_rate: rounding swallows these updates")
@@ -162,7 +168,7 @@ def _ratios(config: Config, network: Network, watched: _Watched) -> Finding:
     low, high = medians[ordered[0]], medians[ordered[-1]]
     reason = (
         f"median update of {low:.1e} ({ordered[0]}) to {high:.1e} ({ordered[-1]}) times the weights in "
-        f"{_times(watched.steps)}; about 1e-4 to 1e-2 is usual"
+        f"{counted(watched.steps, 'step')}; about 1e-4 to 1e-2 is usual"
     )
     above = within(high, *RATIO)
     if above != "ok" and high > RATIO[0][1]:
@@ -181,52 +187,54 @@ class _Units(NamedTuple):
     bounds: tuple[float, float]
     reason: str
     remedy: str
+    """If it is so at the start; what the first steps did is the learning rate's fault."""
 
 
 def _units(evaluation: Evaluation) -> dict[str, _Units]:
     """The activations of the batch that was evaluated last, by their place in the config."""
     found = {}
     samples = len(evaluation.feed.rows)
-    for stage, site in zip(evaluation.bound.network.stages, evaluation.bound.sites, strict=True):
+    stages = evaluation.bound.network.stages
+    for stage, site in zip(stages, evaluation.bound.sites, strict=True):
         kind = stage.activation or stage.layer.activation
-        look = LOOKS.get(kind)
-        if look is not None:
-            position = stage.position + (stage.activation != "")
-            found[f"model[{position}].{kind}"] = look(site.out.read(samples))
+        place = f"model[{stage.position + (stage.activation != '')}].{kind}"
+        if kind == "relu":
+            found[place] = _dead(site.out.read(samples))
+        elif kind in RANGES:
+            targets = evaluation.site.target.read(samples) if stage is stages[-1] else None
+            found[place] = _flat(site.out.read(samples), *RANGES[kind], targets)
     return found
 
 
 def _dead(out: NDArray[Any]) -> _Units:
     """Of relu: a unit is an output, or a map of an image."""
     off = ~(out > 0).any(axis=(0, *range(2, out.ndim)))
-    remedy = "a smaller optimizer.learning_rate, or scaled inputs"
+    remedy = "a larger bias_init, another weight_init, or scaled inputs"
     return _Units("dead units", float(off.mean()), DEAD, f"{int(off.sum())} of {off.size} units are zero", remedy)
 
 
-def _flat(distance: NDArray[Any], limit: float) -> _Units:
-    far = distance > limit
+def _flat(out: NDArray[Any], centre: float, reach: float, targets: NDArray[Any] | None) -> _Units:
+    """Of sigmoid and tanh. Outputs of the network itself, which have `targets`, may be far out on the right side."""
+    far = np.abs(out - centre) > OUTMOST * reach
+    where = ""
+    if targets is not None:
+        far &= np.abs(out - targets) > reach
+        where = " on the wrong side"
     share = float(far.mean())
-    remedy = "weight_init: glorot_normal, scaled inputs, or a smaller optimizer.learning_rate"
-    return _Units("saturated units", share, FLAT, f"{share:.0%} of the outputs are saturated", remedy)
-
-
-LOOKS: dict[str, Callable[[NDArray[Any]], _Units]] = {
-    "relu": _dead,
-    "sigmoid": lambda out: _flat(np.abs(out - 0.5), 0.49),
-    "tanh": lambda out: _flat(np.abs(out), 0.98),
-}
-"""By activation."""
+    remedy = "weight_init: glorot_normal, or scaled inputs"
+    return _Units("saturated units", share, FLAT, f"{share:.0%} of the outputs are saturated{where}", remedy)
 
 
 def _compare(before: dict[str, _Units], after: dict[str, _Units], samples: int, steps: int) -> Iterator[Finding]:
     """The worse of two looks at each activation: dead at the start, or killed by the first steps."""
     for place, start in before.items():
-        end = after[place]
-        worse, when = (start, "at the start") if start.share >= end.share else (end, f"after {_times(steps)}")
+        end, dead = after[place], start.check == "dead units"
+        if start.share >= end.share:
+            worse, when, remedy = start, "at the start", start.remedy
+        else:
+            worse, when, remedy = end, f"after {counted(steps, 'step')}", "a smaller optimizer.learning_rate"
         verdict = graded(worse.share, *worse.bounds)
-        reason = f"{place}: {worse.reason} for {'all ' if worse.check == 'dead units' else ''}{samples} samples {when}"
-        yield Finding(worse.check, verdict, reason, "" if verdict == "ok" else worse.remedy)
-
-
-def _times(steps: int) -> str:
-    return "1 step" if steps == 1 else f"{steps} steps"
+        every = "all " if dead and samples > 1 else ""
+        reason = f"{place}: {worse.reason} for {every}{counted(samples, 'sample')} {when}"
+        finding = Finding(worse.check, verdict, reason, "" if verdict == "ok" else remedy)
+        yield finding.unless_few(samples) if dead else finding

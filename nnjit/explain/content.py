@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from nnjit.config import LoadedConfig
-from nnjit.data.dataset import Dataset
 from nnjit.equations import Equation, Equations
 from nnjit.errors import ConfigError
 from nnjit.explain.document import Block, Display, Document, Heading, Paragraph, Table, text
 from nnjit.explain.evaluate import Defined, filled_in, value_at
 from nnjit.explain.figures import figure
-from nnjit.explain.formula import Formula, Names, Symbol
+from nnjit.explain.formula import Formula, Names, Symbol, substitute
 from nnjit.explain.numbers import entry_at, numbers
 from nnjit.explain.passes import TOLERANCE, Array, Passes
+from nnjit.explain.subject import Subject
 from nnjit.gradcheck.check import relative_error
 
 ALL_ENTRIES, LARGEST, DRAWN = 16, 5, 3
@@ -32,25 +31,26 @@ class Checks:
     """How the gradients that were shown compare with their formulas and with differences of the cost."""
 
     entries: int = 0
+    one_sided: int = 0
     kinks: int = 0
     wrong: int = 0
     formula_error: float = 0.0
     difference_error: float = 0.0
 
 
-def explain(loaded: LoadedConfig, dataset: Dataset, sample: int, layer: int | None) -> tuple[Document, Checks]:
-    """The explanation of a config's network for one training sample, of all layers or of one, and its checks.
+def explain(subject: Subject, sample: int, layer: int | None) -> tuple[Document, Checks]:
+    """The explanation of a network for one sample of its split, of all layers or of one, and its checks.
 
     Raises ConfigError for a layer, loss or optimizer without equations.
     """
-    writer = _Writer(loaded, Passes(loaded.config, dataset, sample), sample)
+    writer = _Writer(subject, Passes(subject, sample), sample)
     document = list(writer.write(layer))
     return document, writer.checks
 
 
 class _Writer:
-    def __init__(self, loaded: LoadedConfig, passes: Passes, sample: int) -> None:
-        self.loaded, self.config, self.passes, self.sample = loaded, loaded.config, passes, sample
+    def __init__(self, subject: Subject, passes: Passes, sample: int) -> None:
+        self.subject, self.config, self.passes, self.sample = subject, subject.config, passes, sample
         self.shapes = passes.network.shapes
         self.layers = passes.network.layers
         self.checks = Checks()
@@ -77,12 +77,13 @@ class _Writer:
         yield from self._conclusion()
 
     def _introduction(self) -> Iterator[Block]:
-        yield Heading(1, f"{self.loaded.name}, explained")
+        yield Heading(1, f"{self.subject.name}, explained")
         label = "" if self.passes.label is None else f", of class {self.passes.label}"
+        split = {"train": "training"}.get(self.subject.split_name, self.subject.split_name)
         yield Paragraph(
             (
-                f"Sample {self.sample} of the training split{label}, with the parameters that seed {self.config.seed} "
-                "draws. All numbers are those of nnjit's own kernels in float64. Indices count from 0.",
+                f"Sample {self.sample} of the {split} split{label}, with the parameters {self.subject.origin}. "
+                "All numbers are those of nnjit's own kernels in float64. Indices count from 0.",
             )
         )
         names = {"z": Symbol("z"), "dz": Symbol("z", derivative=True)}
@@ -95,11 +96,13 @@ class _Writer:
                 names,
             )
         )
+        apart = self.passes.fused_difference
+        same = f"are, to within {figure(apart)}, those" if apart else "are, to the last bit, those"
         yield Paragraph(
             (
                 "In training a layer applies the activation that follows it, in one pass; here every layer is a stage "
-                "of its own, so that what lies between is seen. The gradients of the parameters are those of the "
-                f"network as training runs it, to within {figure(self.passes.fused_difference)}.",
+                f"of its own, so that what lies between is seen. The gradients of the parameters {same} of the network "
+                "as training runs it.",
             )
         )
         rows = [
@@ -125,6 +128,10 @@ class _Writer:
         yield Heading(3, f"Loss: {self.config.loss.kind()}")
         yield from numbers("target", self.passes.target, names)
         yield from self._each(self._loss_equations().forward, environment, names)
+        label, answer = self.passes.label, self.passes.answer
+        if answer is not None:
+            verdict = "and so it is" if answer == label else f"but it is of class {label}"
+            yield Paragraph((f"The network takes the sample for one of class {answer}, {verdict}.",))
 
     def _cost_backward(self) -> Iterator[Block]:
         names, environment = self._loss_names(), self._loss_environment()
@@ -144,6 +151,28 @@ class _Writer:
         tensors = {f"d{parameter.name}": f"layers.{position}.{parameter.name}" for parameter in parameters}
         tensors["dx"] = f"layers.{position}.input"
         yield from self._each(self.equations[position].backward, environment, names, tensors)
+        if not alone:
+            yield from self._in_one(position)
+
+    def _in_one(self, position: int) -> Iterator[Block]:
+        """What an activation after a layer with parameters passes back, with what the next layer with parameters, or
+        the loss, gives it: the rule by which books go from one δ to that of the layer before."""
+        layer, after = self.layers[position], position + 1
+        if not layer.activation or self._symbol(position).letter != "z":
+            return
+        if after == len(self.layers):
+            found, names = self._loss_equations().backward[-1], self._loss_names()
+        elif self._count(after):
+            backward = self.equations[after].backward
+            found = next(item for item in backward if Formula.parse(item.text, {}).array == "dx")
+            names = self._names(after)
+        else:
+            return
+        outer = Formula.parse(self.equations[position].backward[-1].text, self._names(position))
+        formula = substitute(outer, "dout", Formula.parse(found.text, names))
+        giver = "the loss" if after == len(self.layers) else f"layer {after}"
+        yield Paragraph((f"With what {giver} gives it, in one formula:",))
+        yield Display(formula, _ranges(formula, self.shapes[position]))
 
     def _each(
         self,
@@ -188,14 +217,18 @@ class _Writer:
             self.checks.entries += 1
             self.checks.wrong += wrong
             self.checks.formula_error = max(self.checks.formula_error, apart)
+            verdict = "WRONG" if wrong else "ok"
             if found.numeric is None or found.error is None:
                 self.checks.kinks += 1
                 last = ("", "crosses a kink")
             else:
+                if found.one_sided:
+                    self.checks.one_sided += 1
+                    verdict += ", one side"
                 self.checks.difference_error = max(self.checks.difference_error, found.error)
                 last = (figure(found.numeric), f"{found.error:.1e}")
             shown = entry_at(formula.array, place, formula.names)
-            rows.append((shown, figure(written), figure(kernel), *last, "WRONG" if wrong else "ok"))
+            rows.append((shown, figure(written), figure(kernel), *last, verdict))
         return Table(("entry", "formula", "kernel", "difference", "relative error", ""), rows)
 
     def _step(self, chosen: Sequence[int]) -> Iterator[Block]:
@@ -205,6 +238,10 @@ class _Writer:
         if not parameters:
             return
         yield Heading(2, f"One step of {optimizer.kind()}")
+        batch = self.config.train.batch_size
+        if batch > 1:
+            said = f"For this sample alone; training takes the mean of the gradients of a batch of {batch} samples."
+            yield Paragraph((said,))
         for position, parameter in parameters:
             names = self._names(position)
             own = names[parameter.name]
@@ -238,13 +275,14 @@ class _Writer:
     def _conclusion(self) -> Iterator[Block]:
         checks = self.checks
         yield Heading(2, "Checks")
-        kinks = (
-            ""
-            if not checks.kinks
-            else (
-                f" For {checks.kinks} there is no difference: a relu or a maximum decides otherwise on its two sides."
+        kinks = ""
+        if checks.one_sided:
+            kinks += (
+                f" For {checks.one_sided} it is the difference on one side alone: on the other a relu or a maximum "
+                "decides otherwise than at the entry."
             )
-        )
+        if checks.kinks:
+            kinks += f" For {checks.kinks} there is no difference: one decides otherwise on both sides."
         verdict = f"{checks.wrong} DISAGREE{'S' * (checks.wrong == 1)}." if checks.wrong else "All agree."
         yield Paragraph(
             (
@@ -266,7 +304,7 @@ class _Writer:
         return equations
 
     def _missing(self, path: tuple[str | int, ...], kind: str) -> ConfigError:
-        return self.loaded.error(path, f"cannot be explained: {kind} has no equations")
+        return self.subject.refuse(path, f"cannot be explained: {kind} has no equations")
 
     def _loss_equations(self) -> Equations:
         return self._equations(self.config.loss.equations(self.shapes[-1]), ("loss",))

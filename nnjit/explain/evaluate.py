@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from nnjit.explain.figures import figure
 from nnjit.explain.formula import Formula, indices_of, limits_of
 
-TERMS = 12
-"""The terms of a sum that are written out."""
+WHOLE, TERMS = 27, 12
+"""A sum of up to so many terms is written out, as a kernel of 3x3x3 or 5x5 gives it; of others, so many terms."""
 
 Environment: TypeAlias = Mapping[str, Any]
 """Arrays by name, and the values of indices and other numbers."""
@@ -124,10 +125,12 @@ def _fill(node: ast.expr, environment: Environment) -> ast.expr:
 def _fill_terms(name: str, body: ast.expr, places: list[Environment]) -> ast.expr:
     """A sum, maximum or mean with its terms written out."""
     values = [evaluate(body, inside) for inside in places]
-    chosen = [inside for inside, value in zip(places, values, strict=True) if value or (name == "max" and value == 0)]
-    terms = [_fill(body, inside) for inside in chosen[:TERMS]]
-    if len(chosen) > TERMS:
-        terms.append(ast.Name(f"… {len(chosen) - TERMS} more"))
+    chosen = [k for k, value in enumerate(values) if value or (name == "max" and value == 0)]
+    shown = chosen if len(chosen) <= WHOLE else chosen[:TERMS]
+    terms = [_fill(body, places[k]) for k in shown]
+    if rest := chosen[len(shown) :]:
+        together = "" if name == "max" else f" ({figure(math.fsum(values[k] or 0 for k in rest))} in all)"
+        terms.append(ast.Name(f"… {len(rest)} more{together}"))
     if name == "max":
         return ast.Call(ast.Name("max"), terms, [])
     total: ast.expr = terms[0] if terms else ast.Constant(0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
@@ -86,6 +87,47 @@ def indices_of(entry: ast.Subscript) -> list[ast.expr]:
 def limits_of(call: ast.Call) -> list[tuple[str, int]]:
     """The indices that a sum runs over, each with the number of its values; empty for a plain function."""
     return [(str(keyword.arg), ast.literal_eval(keyword.value)) for keyword in call.keywords]
+
+
+PREFIX = "inner "
+"""What `substitute` puts before names, so that the inner formula's stay apart from the outer's."""
+
+
+def substitute(outer: Formula, array: str, inner: Formula) -> Formula:
+    """`outer` with what `inner` says of `array` in the place of its entries.
+
+    The arrays that `inner` reads are called by their names after PREFIX. What its sums run over gets other letters
+    where `outer` has the same.
+    """
+    left, right = outer.sides
+    names = {node.id for side in inner.sides for node in ast.walk(side) if isinstance(node, ast.Name)}
+    taken = {node.id for node in ast.walk(left) if isinstance(node, ast.Name)}
+    free = (letter for letter in "ghklmnrst" if letter not in names | taken)
+    limits = [keyword for node in ast.walk(inner.sides[-1]) if isinstance(node, ast.Call) for keyword in node.keywords]
+    letters = {str(keyword.arg): next(free) for keyword in limits if keyword.arg in taken}
+
+    class Inner(ast.NodeTransformer):
+        def __init__(self, entry: ast.Subscript) -> None:
+            self.indices = dict(zip(inner.indices, indices_of(entry), strict=True))
+
+        def visit_Call(self, node: ast.Call) -> ast.expr:
+            keywords = [ast.keyword(letters.get(str(k.arg), k.arg), k.value) for k in node.keywords]
+            return ast.Call(node.func, [self.visit(argument) for argument in node.args], keywords)
+
+        def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+            assert isinstance(node.value, ast.Name)
+            return ast.Subscript(ast.Name(PREFIX + node.value.id), self.visit(node.slice))
+
+        def visit_Name(self, node: ast.Name) -> ast.expr:
+            return self.indices.get(node.id, ast.Name(letters.get(node.id, node.id)))
+
+    class Outer(ast.NodeTransformer):
+        def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+            assert isinstance(node.value, ast.Name)
+            return Inner(node).visit(deepcopy(inner.sides[-1])) if node.value.id == array else node
+
+    inside = {PREFIX + name: inner.names.get(name, Symbol(name)) for name in names}
+    return Formula((left, Outer().visit(deepcopy(right))), {**outer.names, **inside})
 
 
 class _SimplifyIndices(ast.NodeTransformer):

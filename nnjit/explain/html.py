@@ -14,13 +14,14 @@ CSS = """\
 :root { color-scheme: light dark; --line: #d5d9e0; --soft: #f5f6f8; --quiet: #667; --accent: #1f5fa8; }
 @media (prefers-color-scheme: dark) { :root { --line: #3a3f48; --soft: #22262c; --quiet: #99a; --accent: #7fb2ee; } }
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; }
+h1 { font-size: 1.7rem; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { font-size: 1.35rem; margin: 2.6rem 0 .8rem; padding-bottom: .25rem; border-bottom: 2px solid var(--line); }
 h3 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; color: var(--accent); }
 h4 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", math; font-size: 1.08em; }
 .display { display: flex; flex-wrap: wrap; align-items: center; gap: .4rem 2rem; line-height: 2;
   margin: .7rem 0; padding: .5rem 1rem; background: var(--soft); border-left: 3px solid var(--accent); }
+.display > div { min-width: 0; max-width: 100%; overflow: auto hidden; }
 .display small { color: var(--quiet); }
 .matrix { overflow: auto hidden; margin: .7rem 0; padding: .1rem 1.2rem; }
 .matrix mtable { border: solid currentColor; border-width: 0 1.5px; border-radius: .7em; padding: .1em .2em; }
@@ -36,6 +37,9 @@ nav a { display: block; color: inherit; text-decoration: none; }
 nav a:hover { color: var(--accent); }
 nav .level3 { padding-left: 1.2rem; color: var(--quiet); }
 """
+
+VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+"""Without it a phone lays the page out as wide as a desk's screen and shrinks it."""
 
 
 def _tag(name: str, *inside: str) -> str:
@@ -128,9 +132,9 @@ class HtmlRenderer(Renderer):
                 links.append(f'<a class="level{block.level}" href="#{anchor}">{self.words(block.text)}</a>')
                 written = written.replace(">", f' id="{anchor}">', 1)
             body.append(written)
-        head = f'<meta charset="utf-8"/><title>{self.words(title)}</title><style>\n{CSS}</style>'
-        body.insert(1, _tag("nav", *links))
-        page = "\n".join([f"<head>{head}</head>", "<body>", *body, "</body>"])
+        head = f'<meta charset="utf-8"/>{VIEWPORT}<title>{self.words(title)}</title><style>\n{CSS}</style>'
+        body.insert(1, f'<nav aria-label="Sections">{"".join(links)}</nav>')
+        page = "\n".join([f"<head>{head}</head>", "<body><main>", *body, "</main></body>"])
         return f'<!DOCTYPE html>\n<html lang="en">\n{page}\n</html>\n'
 
     def block(self, block: Block) -> str:
@@ -149,7 +153,7 @@ class HtmlRenderer(Renderer):
                 equals = [self.style.formula(label), self.style.sign("="), _tag("mtable", *cells)]
                 return f'<div class="matrix">{_math(self.style.row(equals))}</div>'
             case Table(header, rows):
-                lines = [_tag("tr", *(_tag("th", self.words(cell)) for cell in header))]
+                lines = [_tag("tr", *(f'<th scope="col">{self.words(cell)}</th>' for cell in header))]
                 lines += [_tag("tr", *(_tag("td", self.cell(cell)) for cell in row)) for row in rows]
                 return f'<div class="table">{_tag("table", *lines)}</div>'
 

@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nnjit.config import Config
-from nnjit.data.dataset import Dataset
+from nnjit.explain.subject import Subject
 from nnjit.gradcheck.check import RETRIES, TOLERANCES, relative_error
 from nnjit.gradcheck.configured import scaled
 from nnjit.gradcheck.difference import Gradient, Line, rounding_of_difference
@@ -22,6 +21,7 @@ from nnjit.gradcheck.probe import Probe, Tensor
 from nnjit.kernels.program import Program
 from nnjit.network import Network
 from nnjit.optimizers import Optimizer, OptimizerSite
+from nnjit.trained import chosen_classes
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -32,10 +32,12 @@ TOLERANCE = TOLERANCES[FLOAT.name]
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A gradient beside the central difference of the cost; without numbers where that crosses a kink."""
+    """A gradient beside the difference of the cost; without numbers where that crosses a kink on both sides."""
 
     numeric: float | None
     error: float | None
+    one_sided: bool = False
+    """Whether there is a kink on one side, and the difference is that of the other."""
 
     @property
     def contradicts(self) -> bool:
@@ -44,18 +46,18 @@ class Confirmation:
 
 
 class Passes:
-    """One sample of the training split through the network of a config, as the seed starts it."""
+    """One sample of a network's split through it."""
 
-    def __init__(self, config: Config, dataset: Dataset, sample: int) -> None:
-        split = dataset.train
+    def __init__(self, subject: Subject, sample: int) -> None:
+        config, split = subject.config, subject.split
         row = split.rows[sample : sample + 1]
-        x = scaled(split.inputs[row], dataset.shift, dataset.factor)
+        x = scaled(split.inputs[row], subject.inputs)
         assert split.targets is not None
         target = split.targets[row]
-        self.label = None if dataset.classes is None else dataset.classes[int(target.item())]
+        self.label = None if subject.classes is None else subject.classes[int(target.item())]
         if self.label is None:
-            target = scaled(target, dataset.target_shift, dataset.target_factor)
-        self.network = Network(config.model, dataset.shape, FLOAT, config.seed, fused=False)
+            target = scaled(target, subject.targets)
+        self.network = _network(subject, fused=False)
         self._probe = Probe(self.network, config.loss, x, target)
         self._probe.backward()
         bound = self._probe.bound
@@ -70,11 +72,20 @@ class Passes:
         self.parameters: dict[str, Array] = self.network.layout.unpack(self.network.weights)
         self.parameter_gradients: dict[str, Array] = bound.named_gradients()
         self.cost = self._probe.cost()
-        self.fused_difference = self._compare_fused(config, dataset, x, target)
+        self.fused_difference = self._compare_fused(subject, x, target)
+        self.answer = None
+        """The class that the network gives the sample, if its outputs stand for classes."""
+        if subject.classes is not None:
+            self.answer = subject.classes[chosen_classes(config.loss, self.outputs[-1][None])[0]]
         self._gradients = {tensor.name: self._gradient(tensor) for tensor in [*self._probe.tensors(), self._output()]}
 
     def confirm(self, name: str, place: tuple[int, ...], gradient: float) -> Confirmation:
-        """The central difference for one entry of a tensor: `layers.2.input`, `layers.2.weight` or `output`."""
+        """The difference for one entry of a tensor: `layers.2.input`, `layers.2.weight` or `output`.
+
+        Central, unless a relu or a maximum decides otherwise there than at the entry itself. A relu of exactly 0 (a
+        bias of 0 and blank inputs, say) does so on one side: then it is the difference on the other, which sees the
+        same branches as the gradient.
+        """
         # A layer's input has the sample in front, of which there is one.
         entry = int(np.ravel_multi_index(place, self._gradients[name].tensor.shape[-len(place) :]))
         self._probe.cost()
@@ -83,10 +94,34 @@ class Passes:
         for _ in range(1 + RETRIES):
             numeric = line.extrapolated(step)
             if numeric is not None:
-                floor = rounding_of_difference(self.cost, step) / TOLERANCE
-                return Confirmation(numeric, relative_error(gradient, numeric, floor))
+                return self._confirmation(gradient, numeric, step)
+            for side in (step, -step):
+                numeric = self._one_sided(self._gradients[name].tensor, entry, side)
+                if numeric is not None:
+                    return self._confirmation(gradient, numeric, step, one_sided=True)
             step /= 8
         return Confirmation(None, None)
+
+    def _confirmation(self, gradient: float, numeric: float, step: float, one_sided: bool = False) -> Confirmation:
+        # What rounding leaves of a difference; on one side it is extrapolated from smaller steps.
+        floor = rounding_of_difference(self.cost, step / 8 if one_sided else step) / TOLERANCE
+        return Confirmation(numeric, relative_error(gradient, numeric, floor), one_sided)
+
+    def _one_sided(self, tensor: Tensor, entry: int, step: float) -> float | None:
+        """The difference between the cost at an entry and at the entry plus `step`, half and a quarter of it,
+        extrapolated to a step of 0 with an error of order step**3; None at a kink."""
+        probe, memory, place = self._probe, tensor.memory, tensor.places[entry]
+        value, cost, decisions = memory[place], probe.cost(tensor.stage), probe.decisions(tensor.stage)
+        found = []
+        for part in (step, step / 2, step / 4):
+            memory[place] = value + part
+            found.append((probe.cost(tensor.stage) - cost) / part)
+            same = map(np.array_equal, decisions, probe.decisions(tensor.stage))
+            memory[place] = value
+            if not all(same):
+                return None
+        whole, half, quarter = found
+        return float((8 * quarter - 6 * half + whole) / 3)
 
     def after_step(self, optimizer: Optimizer) -> tuple[dict[str, Array], float]:
         """The parameters after one step on this sample alone, and its cost with them; the network keeps its own."""
@@ -106,9 +141,9 @@ class Passes:
         weights[:] = before
         return after, cost
 
-    def _compare_fused(self, config: Config, dataset: Dataset, x: Array, target: NDArray[Any]) -> float:
+    def _compare_fused(self, subject: Subject, x: Array, target: NDArray[Any]) -> float:
         """The largest difference of a parameter's gradient to that of the network as training binds it."""
-        fused = Probe(Network(config.model, dataset.shape, FLOAT, config.seed), config.loss, x, target)
+        fused = Probe(_network(subject, fused=True), subject.config.loss, x, target)
         fused.backward()
         theirs = fused.bound.named_gradients()
         return max(
@@ -125,3 +160,10 @@ class Passes:
         shape = (1, *self.network.output_shape)
         memory, gradient = bound.out.view.vectors.reshape(-1), bound.dout.view.vectors.reshape(-1)
         return Tensor("output", last, shape, memory, bound.out.places(1), gradient, bound.dout.places(1), "", last)
+
+
+def _network(subject: Subject, fused: bool) -> Network:
+    network = Network(subject.config.model, subject.shape, FLOAT, subject.config.seed, fused=fused)
+    if subject.parameters is not None:
+        network.layout.pack(subject.parameters, network.weights)
+    return network

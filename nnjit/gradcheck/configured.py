@@ -15,6 +15,7 @@ from nnjit.gradcheck.cases import jitter
 from nnjit.gradcheck.probe import Probe
 from nnjit.gradcheck.rounding import measure
 from nnjit.network import Network
+from nnjit.steps import Scaling
 from nnjit.trainer import training_step
 
 INPUT_JITTER = 0.05
@@ -42,10 +43,10 @@ def configured_probe(config: Config, dataset: Dataset, *, samples: int, dtype: A
     split = dataset.train
     assert split.targets is not None
     rows = split.rows[np.sort(rng.permutation(len(split))[:samples])]
-    inputs = scaled(split.inputs[rows], dataset.shift, dataset.factor)
+    inputs = scaled(split.inputs[rows], Scaling(dataset.shift, dataset.factor))
     targets = split.targets[rows]
     if dataset.classes is None:
-        targets = scaled(targets, dataset.target_shift, dataset.target_factor)
+        targets = scaled(targets, Scaling(dataset.target_shift, dataset.target_factor))
     probe = Probe(network, config.loss, inputs + rng.normal(0, INPUT_JITTER, inputs.shape), targets)
     _require_finite(probe.cost(), steps)
     for _ in range(ATTEMPTS):
@@ -66,7 +67,7 @@ def _require_finite(cost: float, step: int) -> None:
         )
 
 
-def scaled(values: NDArray[Any], shift: NDArray[np.float64], factor: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(raw - shift) * factor of samples (N, *shape); shift and factor (1,) or (numbers of a sample,)."""
-    flat = (values.reshape(len(values), -1).astype(np.float64) - shift) * factor
+def scaled(values: NDArray[Any], scaling: Scaling) -> NDArray[np.float64]:
+    """(raw - shift) * factor of samples (N, *shape)."""
+    flat = (values.reshape(len(values), -1).astype(np.float64) - scaling.shift) * scaling.factor
     return flat.reshape(values.shape)

@@ -18,7 +18,6 @@ from nnjit.gradcheck.probe import Probe
 from nnjit.kernels.contraction import contract_lanes, pack_rows
 from nnjit.kernels.pooling import Window
 from nnjit.kernels.program import Call
-from nnjit.kernels.sums import sum_rows
 from nnjit.kernels.winograd import winograd_kernels
 from nnjit.layers import Layer
 from nnjit.losses import Loss
@@ -36,7 +35,13 @@ def one_percent(probe: Probe) -> bool:
 
 def missing_bias(probe: Probe) -> bool:
     """No gradient for the bias."""
-    return _without(probe, sum_rows)
+    biases = [site.gradients["bias"] for site in probe.bound.sites if "bias" in site.gradients]
+    kept = [
+        call for call in probe.backward_calls if not any(part is bias for part in call.arguments for bias in biases)
+    ]
+    changed = len(kept) < len(probe.backward_calls)
+    probe.backward_calls = kept
+    return changed
 
 
 def unrotated_kernel(probe: Probe) -> bool:
@@ -65,9 +70,10 @@ def shifted_border(probe: Probe) -> bool:
 
     def shift(call: Call) -> Call | None:
         if call.kernel is contract_lanes:
-            tile, extent, d, x, taps, dw = call.arguments
+            tile, extent, cut, d, *others = call.arguments
             moved = d._replace(start=d.start + d.column)
-            return call._replace(arguments=(tile, extent._replace(columns=extent.columns - 1), moved, x, taps, dw))
+            narrower = extent._replace(columns=extent.columns - 1)
+            return call._replace(arguments=(tile, narrower, cut, moved, *others))
         for number, argument in enumerate(call.arguments):
             if isinstance(argument, Window):
                 wrong = argument._replace(left=argument.left - 1)
@@ -155,13 +161,6 @@ def _scaled_entries(probe: Probe, entries: slice | None, factor: float) -> bool:
 
     probe.after_backward.append(spoil)
     return True
-
-
-def _without(probe: Probe, kernel: Any) -> bool:
-    kept = [call for call in probe.backward_calls if call.kernel is not kernel]
-    changed = len(kept) < len(probe.backward_calls)
-    probe.backward_calls = kept
-    return changed
 
 
 def _replaced(probe: Probe, change: Callable[[Call], Call | None]) -> bool:

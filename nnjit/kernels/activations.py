@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from numba import types
-from numba.extending import NativeValue, models, overload, register_jitable, register_model, typeof_impl, unbox
+from numba.extending import (
+    NativeValue,
+    models,
+    overload,
+    overload_attribute,
+    register_jitable,
+    register_model,
+    typeof_impl,
+    unbox,
+)
 
 from nnjit.kernels import lane_math
 from nnjit.kernels.compiler import kernel
@@ -87,6 +96,12 @@ def _type_epilogue(epilogue, context):
 @unbox(EpilogueType)
 def _unbox_epilogue(epilogue_type, instance, c):
     return NativeValue(c.context.get_dummy_value())
+
+
+@overload_attribute(EpilogueType, "backward")
+def _epilogue_backward(epilogue):
+    backward = epilogue.epilogue.backward
+    return lambda epilogue: backward
 
 
 def finish(epilogue, v, y, at):

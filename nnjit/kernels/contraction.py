@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import load, store
+from nnjit.kernels.sums import in_vectors, sum_lines
 from nnjit.kernels.tiles import (
+    TileShape,
+    tile_add_sums,
     tile_fma,
     tile_fma_vectors,
     tile_rows,
     tile_store,
-    tile_store_sums,
     tile_zeros,
 )
 
@@ -70,6 +72,20 @@ class Extent(NamedTuple):
 def first_rows(rows: int, tile_rows: int) -> NDArray[np.int64]:
     """The first row of every tile: a tile that would pass the last row starts earlier and computes some rows twice."""
     return np.minimum(np.arange(0, rows, tile_rows, dtype=np.int64), max(rows - tile_rows, 0))
+
+
+def tile_places(tile: TileShape, rows: int, columns: int, lanes: int) -> NDArray[np.int64]:
+    """Where the entries of a matrix (rows, columns) go that stand tile after tile, row by row of tiles: (V, L) int64.
+
+    -1 for those that an earlier tile has too, since a tile that would pass the last row or column starts earlier.
+    """
+    in_rows = first_rows(rows, tile.rows)[:, None] + np.arange(tile.rows)
+    in_columns = first_rows(columns, tile.columns)[:, None] + np.arange(tile.columns)
+    places = (in_rows[:, None, :, None] * columns + in_columns[None, :, None, :]).reshape(-1)
+    _, earliest = np.unique(places, return_index=True)
+    once = np.full(len(places), -1, np.int64)
+    once[earliest] = places[earliest]
+    return in_vectors(once, lanes)
 
 
 @kernel
@@ -122,24 +138,62 @@ def pack_rows(task, tile, rows, w, row_step, taps, out):
             out[task, k, r] = w[(first + r) * row_step + taps[k]]
 
 
-@kernel
-def contract_lanes(task, tile, extent, d, x, x_taps, dw):
-    """dw[r, k] = sum over n, i, j and lanes of d[n, r, i, j] * x[n, i, j, x_taps[k]]
+class Cut(NamedTuple):
+    """How a sum over the lines of all images is cut.
 
-    d View (N, R, I, J)  x View (N, -, I, J)  x_taps (K,)  dw (R * K,), fully overwritten
-    A task owns a tile of rows and taps, and runs over all samples; lanes are added once, at the end.
+    The numbers of parts and of lines in a piece belong to the order of the sum: sizes alone decide about them.
     """
-    taps = len(x_taps)
-    tap_tiles = (taps + tile.columns - 1) // tile.columns
-    tap = min(task % tap_tiles * tile.columns, taps - tile.columns)
-    row = min(task // tap_tiles * tile.rows, extent.rows - tile.rows)
-    total = tile_zeros(tile, d.vectors)
-    for block in range(extent.blocks):
-        for line in range(extent.lines):
-            d_first = d.start + block * d.block + row * d.row + line * d.line
-            x_first = x.start + block * x.block + line * x.line
-            for column in range(extent.columns):
-                d_at = d_first + column * d.column
-                x_at = x_first + column * x.column
-                total = tile_fma_vectors(total, d.vectors, d_at, d.row, x.vectors, x_at, x_taps, tap)
-    tile_store_sums(total, dw, row * taps + tap, taps)
+
+    parts: int
+    """Sums that are computed apart and added at the end: part p has lines N * p // parts to N * (p + 1) // parts, so
+    that the thread that wrote those lines mostly reads them."""
+    lines: int
+    """How many lines of its part a task takes at a time, for all its weights: a piece that stays in the near caches."""
+    shares: int
+    """Into how many tasks the weights of a part are divided."""
+
+
+@kernel
+def contract_lanes(task, tile, extent, cut, d, x, x_taps, parts, bias_parts):
+    """parts[p, r, k] = sum over the lines of part p, columns and lanes of d[n, r, i, j] * x[n, i, j, x_taps[k]]
+    bias_parts[p, r] = that sum of d[n, r, i, j]
+
+    d View (N, R, I, J)  x View (N, -, I, J)  x_taps (K,)
+    parts (parts, row tiles * tap tiles * tile.rows * tile.columns), tile by tile, fully overwritten; a tile that would
+    pass the last row or tap starts earlier, so some entries stand there twice
+    bias_parts (parts, R), fully overwritten, or (parts, 0)
+    A task owns a share of a part's tiles.
+    """
+    part = task // cut.shares
+    share = task % cut.shares
+    row_tiles = (extent.rows + tile.rows - 1) // tile.rows
+    tap_tiles = (len(x_taps) + tile.columns - 1) // tile.columns
+    tiles = row_tiles * tap_tiles
+    first_tile = tiles * share // cut.shares
+    last_tile = tiles * (share + 1) // cut.shares
+    entries = tile.rows * tile.columns
+    sums = parts[part]
+    for k in range(first_tile * entries, last_tile * entries):
+        sums[k] = 0
+    first_line = extent.blocks * extent.lines * part // cut.parts
+    last_line = extent.blocks * extent.lines * (part + 1) // cut.parts
+    for start in range(first_line, last_line, cut.lines):
+        stop = min(start + cut.lines, last_line)
+        for number in range(first_tile, last_tile):
+            row = min(number // tap_tiles * tile.rows, extent.rows - tile.rows)
+            tap = min(number % tap_tiles * tile.columns, len(x_taps) - tile.columns)
+            if number % tap_tiles == 0 and bias_parts.shape[1]:
+                for r in range(number // tap_tiles * tile.rows, row + tile.rows):
+                    before = bias_parts[part, r] if start > first_line else 0
+                    bias_parts[part, r] = before + sum_lines(extent, d, r, start, stop)
+            total = tile_zeros(tile, d.vectors)
+            for n in range(start, stop):
+                block = n // extent.lines
+                line = n % extent.lines
+                d_first = d.start + block * d.block + row * d.row + line * d.line
+                x_first = x.start + block * x.block + line * x.line
+                for column in range(extent.columns):
+                    d_at = d_first + column * d.column
+                    x_at = x_first + column * x.column
+                    total = tile_fma_vectors(total, d.vectors, d_at, d.row, x.vectors, x_at, x_taps, tap)
+            tile_add_sums(total, sums, number * entries)

@@ -106,9 +106,8 @@ class Conv2d(Layer):
         seen = f"x[c, i * {down} + u - {vertical.before}, j * {right} + v - {horizontal.before}]"
         taps = f"u={high}, v={wide}"
         bias = "bias[f] + " if self.bias else ""
-        forward = Equation(
-            f"out[f, i, j] = {bias}sum(weight[f, c, u, v] * {seen}, c={channels}, {taps})", "$x$ counts as 0 outside."
-        )
+        outside = "$x$ counts as 0 outside." if any(axis.before or axis.after for axis in axes) else ""
+        forward = Equation(f"out[f, i, j] = {bias}sum(weight[f, c, u, v] * {seen}, c={channels}, {taps})", outside)
         spread = "" if self.stride == (1, 1) else f" spread {down} and {right} apart, as the kernel stepped, and"
         above, left = high - 1 - vertical.before, wide - 1 - horizontal.before
         backward = [

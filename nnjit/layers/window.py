@@ -53,6 +53,7 @@ def axis(size: int, kernel: int, stride: int, padding: int | NamedPadding) -> Ax
 def why_size(shape: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int], axes: tuple[Axis, Axis]) -> str:
     """Why a window over an image of `shape` has so many positions, for `Equations.size`."""
     return " ".join(
-        f"{name} $floor(({size} + {on.before} + {on.after} - {extent}) / {step}) + 1 = {on.size}$."
+        f"{name}: {size} and {on.before} + {on.after} of padding, a window of {extent} in steps of {step}, "
+        f"$floor(({size} + {on.before} + {on.after} - {extent}) / {step}) + 1 = {on.size}$ positions."
         for name, size, extent, step, on in zip(("Height", "Width"), shape[1:], window, stride, axes, strict=True)
     )
