@@ -15,7 +15,7 @@ from battery import compiled_only
 from command import TINY, nnjit, without_compiling
 
 from nnjit.gradcheck import Probe, cases, faults
-from nnjit.gradcheck.check import Line
+from nnjit.gradcheck.difference import Line
 from nnjit.layers import Layer
 from nnjit.losses import Loss
 
