@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from nnjit.bench.workload import BATCHES
 from nnjit.config import Config
 from nnjit.data.dataset import Dataset
+from nnjit.gradcheck.torch_peer import Torch
 from nnjit.layers.activations import Relu, Sigmoid, Softmax, Tanh
 from nnjit.layers.base import Layer, Shape
 from nnjit.layers.conv2d import Conv2d
@@ -27,16 +27,6 @@ from nnjit.steps import Scaling
 
 MODES = ("NCHW", "channels-last", "torch.compile")
 """Ways to run the same network: both orders of memory, and compiled from NCHW."""
-
-LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "half_squared_error": lambda out, target: functional.mse_loss(out, target, reduction="sum") / (2 * len(out)),
-    "mean_squared_error": functional.mse_loss,
-    "softmax_cross_entropy": functional.cross_entropy,
-    "binary_cross_entropy": lambda out, target: (
-        functional.binary_cross_entropy_with_logits(out, target, reduction="sum") / len(out)
-    ),
-}
-"""nnjit's losses average over samples what their formula says of one sample."""
 
 
 class Unsupported(Exception):
@@ -113,7 +103,7 @@ class TorchTraining:
 
     def __init__(self, config: Config, dataset: Dataset, network: Network, mode: str) -> None:
         self.model = TorchModel(network, mode)
-        self.loss = LOSSES[config.loss.kind()]
+        self.loss = Torch().losses[config.loss.kind()]
         self.initial = [parameter.detach().clone() for parameter in self.model.module.parameters()]
         self.optimizer = self._optimizer(config)
         self.batches = [self._batch(config, dataset, network, number) for number in range(BATCHES)]

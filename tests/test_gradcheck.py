@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import pytest
 from battery import Array, compiled_only, layers_of, loss_of
 
 from nnjit.gradcheck import Probe, Report, Settings, check, faults
-from nnjit.gradcheck.against import Reference, against
+from nnjit.gradcheck.against import Comparison, Reference, against
 from nnjit.gradcheck.cases import Case, cases, plural
-from nnjit.gradcheck.check import FAULT, TOLERANCES, analytic_gradients, relative_error, select_entries
+from nnjit.gradcheck.check import DIRECTIONS, FAULT, TOLERANCES, analytic_gradients, relative_error, select_entries
 from nnjit.gradcheck.faults import FAULTS, self_test
 from nnjit.gradcheck.penalty import check_penalty
 from nnjit.gradcheck.scan import Row, Scan, judge, romberg, scan
@@ -53,8 +54,7 @@ def test_every_case_passes(dtype: str) -> None:
         for tensor in report.tensors:
             assert tensor.passed and tensor.error < TOLERANCES[dtype], (case.title, tensor)
             assert tensor.checked + tensor.skipped == tensor.entries == math.prod(tensor.shape)
-            # In float32 rounding hides small gradients, as their rows say; in float64 every case proves something.
-            assert dtype == "float32" or not tensor.blind, (case.title, tensor.name)
+            assert tensor.missed < 0.1, (case.title, tensor)
 
 
 def test_every_kind_has_a_case() -> None:
@@ -121,7 +121,7 @@ def test_every_fault_is_caught_in_every_kind(trials: list[faults.Trial]) -> None
     kinds = [*Layer.kinds(), *Loss.kinds()]
     assert [trial.kind for trial in trials if not trial.fault] == kinds
     for fault in ("wrong_sign", "one_percent", "forgotten_mean"):
-        assert [trial.kind for trial in trials if trial.fault == fault] == kinds
+        assert list(dict.fromkeys(trial.kind for trial in trials if trial.fault == fault)) == kinds
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,13 @@ def test_every_fault_is_caught_in_every_kind(trials: list[faults.Trial]) -> None
 )
 def test_faults_of_some_kinds(trials: list[faults.Trial], fault: str, kinds: set[str]) -> None:
     assert kinds <= {trial.kind for trial in trials if trial.fault == fault}
+
+
+def test_faults_are_planted_in_every_way_to_compute(trials: list[faults.Trial]) -> None:
+    """Convolutions with Winograd's algorithm, whose kernels are packed by another kernel, are among them."""
+    unrotated = {trial.title for trial in trials if trial.kind == "conv2d" and trial.fault == "unrotated_kernel"}
+    assert any(title.startswith("conv2d {filters: 17, kernel: 3, padding: same}") for title in unrotated)
+    assert len(unrotated) >= 3
 
 
 def no_fault(probe: Probe) -> bool:
@@ -196,11 +203,12 @@ def test_relative_error(analytic: float, numeric: float, floor: float, error: fl
     assert relative_error(numeric, analytic, floor) == relative_error(analytic, numeric, floor)
 
 
-def test_gradients_too_small_to_tell_are_blind() -> None:
+def test_gradients_too_small_to_tell_are_hidden() -> None:
     """With inputs of 1e-9 the weights' gradients are below the floor: a fault in them would pass."""
     report = check(probe_of([{"dense": 2}], np.full((2, 3), 1e-9)), Settings())
-    assert [tensor.name for tensor in report.tensors if tensor.blind] == ["layers.0.weight"]
-    assert not any(tensor.blind for tensor in check(small_probe(), Settings()).tensors)
+    (weight,) = (tensor for tensor in report.tensors if not tensor.seen)
+    assert (weight.name, weight.hidden, weight.missed, weight.passed) == ("layers.0.weight", 6, 1.0, True)
+    assert all(tensor.missed == 0 for tensor in check(small_probe(), Settings()).tensors)
 
 
 @pytest.fixture
@@ -232,7 +240,7 @@ def test_an_activation_that_a_layer_applies_stands_for_that_layer() -> None:
     assert names == ["layers.0.input", "layers.0.weight", "layers.0.bias"]
 
 
-# One random direction
+# Random directions
 
 
 FAST = Settings(fast=True)
@@ -242,7 +250,9 @@ def test_directions_pass_what_is_right() -> None:
     for case in cases(np.dtype(np.float64)):
         if {"relu", "conv2d", "softmax_cross_entropy"} & set(case.kinds):
             report = check(case.probe(np.dtype(np.float64), 0), FAST, case.title)
-            assert report.passed and all(tensor.checked == 1 for tensor in report.tensors), case.title
+            assert report.passed, case.title
+            for tensor in report.tensors:
+                assert (tensor.compared, tensor.checked, tensor.skipped) == (DIRECTIONS, tensor.entries, 0)
 
 
 @pytest.mark.parametrize("entries", [slice(None), slice(7, 8)], ids=["all", "one"])
@@ -255,23 +265,22 @@ def test_a_direction_finds_one_percent(entries: slice) -> None:
 
     probe.after_backward.append(spoil)
     (wrong,) = (tensor for tensor in check(probe, FAST).tensors if not tensor.passed)
-    assert (wrong.name, wrong.failed, wrong.worst_index) == ("layers.0.weight", 1, None)
+    assert (wrong.name, wrong.worst_index) == ("layers.0.weight", None) and wrong.failed > DIRECTIONS / 2
 
 
-def test_the_chance_of_missing_a_fault_is_as_documented() -> None:
+def test_the_chance_of_missing_a_fault_is_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over many directions, the counted share is the mean of the formula over the entries."""
+    monkeypatch.setattr(import_module("nnjit.gradcheck.check"), "DIRECTIONS", 1)
     settings = replace(FAST, tolerance=3e-4)
     probe = small_probe()
-    tensor, gradient = next(
-        (tensor, gradient) for tensor, gradient in analytic_gradients(probe, {0}) if tensor.name == "layers.0.weight"
-    )
-    share = np.abs(gradient) / np.linalg.norm(gradient)
+    gradient = next(item for item in analytic_gradients(probe, {0}) if item.tensor.name == "layers.0.weight")
+    share = np.abs(gradient.values) / np.linalg.norm(gradient.values)
     rest, c = np.sqrt(1 - share**2), settings.tolerance_for(np.float64) / (FAULT * share)
     expected = ((np.arctan((c - share) / rest) + np.arctan((c + share) / rest)) / np.pi).mean()
     counted = []
     for seed in range(300):
         report = check(probe, replace(settings, seed=seed), positions={0})
-        counted.append(next(item.missed for item in report.tensors if item.name == tensor.name))
+        counted.append(next(item.missed for item in report.tensors if item.name == gradient.tensor.name))
     assert np.mean(np.array(counted, float)) == pytest.approx(expected, rel=0.15)
 
 
@@ -316,10 +325,19 @@ def rows(*, truncation: float, rounded: float) -> list[Row]:
 
 
 @pytest.mark.parametrize(
-    "truncation, rounded, cause", [(1e-9, 1e-1, "rounding"), (1e-1, 1e-9, "truncation"), (1e-9, 1e-9, "wrong gradient")]
+    "truncation, rounded, own, cause, verdict",
+    [
+        (1e-9, 1e-1, 0.0, "rounding", "the differences know no more than 1.000000e+00 +- 1e-01, at h = 1e-02, because"),
+        (1e-1, 1e-9, 0.0, "truncation", "the differences know no more than 1.000000e+00 +- 1e-01, at h = 1e-02, becau"),
+        (1e-9, 1e-9, 1e-3, "rounding", "the gradient is known no better than +- 1e-03; 1.000000e+00 +- 2e-09 at h = 1"),
+        (1e-9, 1e-9, 1e-5, "wrong gradient", "the differences agree on 1.000000e+00 +- 2e-09, found at h = 1e-02;"),
+    ],
 )
-def test_differences_that_know_too_little_condemn_nothing(truncation: float, rounded: float, cause: str) -> None:
-    assert judge("w", (0,), 1.001, 1e-6, rows(truncation=truncation, rounded=rounded)).cause == cause
+def test_what_is_known_too_little_condemns_nothing(
+    truncation: float, rounded: float, own: float, cause: str, verdict: str
+) -> None:
+    found = judge("w", (0,), 1.001, own, 1e-6, rows(truncation=truncation, rounded=rounded))
+    assert found.cause == cause and found.verdict.startswith(verdict)
 
 
 def test_a_tableau() -> None:
@@ -343,7 +361,7 @@ def test_decay_is_the_gradient_of_its_penalty(momentum: float, nesterov: bool, d
     network, rule = penalty(momentum, nesterov, dtype)
     before = network.weights.tobytes()
     (row,) = check_penalty(network, rule)
-    assert row.passed and not row.blind and row.name.startswith("penalty of layers."), row
+    assert row.passed and row.missed < 0.05 and row.name.startswith("penalty of layers."), row
     assert (row.checked, row.entries, row.skipped) == (37, 37, 0)
     assert network.weights.tobytes() == before
 
@@ -398,6 +416,13 @@ def test_a_difference_is_found() -> None:
     (row,) = (row for row in comparison.rows if not row.passed)
     assert (row.name, row.worst_index, row.ours) == ("layers.0.weight gradient", (1, 3), 0.5)
     assert row.absolute == abs(row.ours - row.theirs) and not comparison.passed
+
+
+def test_what_should_be_zero_is_infinitely_different() -> None:
+    comparison = Comparison("", "reference", 1e-12)
+    comparison.add("zeros", np.zeros(3), np.zeros(3))
+    comparison.add("ones", np.ones(3), np.zeros(3))
+    assert [(row.relative, row.passed) for row in comparison.rows] == [(0.0, True), (math.inf, False)]
 
 
 class Lacking(Reference):

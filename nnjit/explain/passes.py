@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.explain.subject import Subject
-from nnjit.gradcheck.check import RETRIES, TOLERANCES, Difference, relative_error
+from nnjit.gradcheck.check import RETRIES, TOLERANCES, relative_error
+from nnjit.gradcheck.configured import scaled
+from nnjit.gradcheck.difference import Gradient, Line, rounding_of_difference
 from nnjit.gradcheck.probe import Probe, Tensor
 from nnjit.kernels.program import Program
 from nnjit.network import Network
 from nnjit.optimizers import Optimizer, OptimizerSite
-from nnjit.steps import Scaling
 from nnjit.trained import chosen_classes
 
 Array: TypeAlias = NDArray[np.float64]
@@ -50,12 +51,12 @@ class Passes:
     def __init__(self, subject: Subject, sample: int) -> None:
         config, split = subject.config, subject.split
         row = split.rows[sample : sample + 1]
-        x = _scaled(split.inputs[row], subject.inputs)
+        x = scaled(split.inputs[row], subject.inputs)
         assert split.targets is not None
         target = split.targets[row]
         self.label = None if subject.classes is None else subject.classes[int(target.item())]
         if self.label is None:
-            target = _scaled(target, subject.targets)
+            target = scaled(target, subject.targets)
         self.network = _network(subject, fused=False)
         self._probe = Probe(self.network, config.loss, x, target)
         self._probe.backward()
@@ -76,8 +77,7 @@ class Passes:
         """The class that the network gives the sample, if its outputs stand for classes."""
         if subject.classes is not None:
             self.answer = subject.classes[chosen_classes(config.loss, self.outputs[-1][None])[0]]
-        self._tensors = {tensor.name: tensor for tensor in [*self._probe.tensors(), self._output()]}
-        self._differences: dict[str, Difference] = {}
+        self._gradients = {tensor.name: self._gradient(tensor) for tensor in [*self._probe.tensors(), self._output()]}
 
     def confirm(self, name: str, place: tuple[int, ...], gradient: float) -> Confirmation:
         """The difference for one entry of a tensor: `layers.2.input`, `layers.2.weight` or `output`.
@@ -86,19 +86,17 @@ class Passes:
         bias of 0 and blank inputs, say) does so on one side: then it is the difference on the other, which sees the
         same branches as the gradient.
         """
-        if name not in self._differences:
-            self._differences[name] = Difference(self._probe, self._tensors[name])
-        difference = self._differences[name]
         # A layer's input has the sample in front, of which there is one.
-        entry = int(np.ravel_multi_index(place, self._tensors[name].shape[-len(place) :]))
+        entry = int(np.ravel_multi_index(place, self._gradients[name].tensor.shape[-len(place) :]))
         self._probe.cost()
-        step = difference.first_step(entry)
-        for _ in range(1 + RETRIES[FLOAT.name]):
-            numeric = difference.extrapolated(entry, step)
+        line = Line.through(self._gradients[name], entry)
+        step = line.first_step()
+        for _ in range(1 + RETRIES):
+            numeric = line.extrapolated(step)
             if numeric is not None:
                 return self._confirmation(gradient, numeric, step)
             for side in (step, -step):
-                numeric = self._one_sided(self._tensors[name], entry, side)
+                numeric = self._one_sided(self._gradients[name].tensor, entry, side)
                 if numeric is not None:
                     return self._confirmation(gradient, numeric, step, one_sided=True)
             step /= 8
@@ -106,7 +104,7 @@ class Passes:
 
     def _confirmation(self, gradient: float, numeric: float, step: float, one_sided: bool = False) -> Confirmation:
         # What rounding leaves of a difference; on one side it is extrapolated from smaller steps.
-        floor = (64 if one_sided else 8) * float(np.finfo(FLOAT).eps) * max(abs(self.cost), 1.0) / (step * TOLERANCE)
+        floor = rounding_of_difference(self.cost, step / 8 if one_sided else step) / TOLERANCE
         return Confirmation(numeric, relative_error(gradient, numeric, floor), one_sided)
 
     def _one_sided(self, tensor: Tensor, entry: int, step: float) -> float | None:
@@ -152,6 +150,9 @@ class Passes:
             (float(np.abs(own - theirs[name]).max()) for name, own in self.parameter_gradients.items()), default=0.0
         )
 
+    def _gradient(self, tensor: Tensor) -> Gradient:
+        return Gradient.take(self._probe, tensor, self._probe, tensor, np.zeros(len(tensor.places)))
+
     def _output(self) -> Tensor:
         """The network's output, whose gradient the loss gives."""
         bound, last = self._probe.bound, len(self.network.stages)
@@ -166,8 +167,3 @@ def _network(subject: Subject, fused: bool) -> Network:
     if subject.parameters is not None:
         network.layout.pack(subject.parameters, network.weights)
     return network
-
-
-def _scaled(values: NDArray[Any], scaling: Scaling) -> Array:
-    flat: Array = (values.reshape(len(values), -1).astype(np.float64) - scaling.shift) * scaling.factor
-    return flat.reshape(values.shape)

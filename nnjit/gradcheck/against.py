@@ -7,6 +7,7 @@ fraction of its largest entry, for an entry that is small beside the others carr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -104,7 +105,7 @@ class Comparison:
         difference = np.abs(ours - theirs)
         at = np.unravel_index(int(np.argmax(difference)), difference.shape)
         absolute, largest = float(difference[at]), float(np.abs(theirs).max())
-        relative = absolute / largest if absolute else 0.0
+        relative = 0.0 if not absolute else absolute / largest if largest else math.inf
         index = tuple(int(k) for k in at)
         passed = relative <= self.tolerance
         self.rows.append(Row(name, ours.shape, index, float(ours[at]), float(theirs[at]), absolute, relative, passed))

@@ -18,6 +18,7 @@ from nnjit.gradcheck.probe import Probe
 from nnjit.kernels.contraction import contract_lanes, pack_rows
 from nnjit.kernels.pooling import Window
 from nnjit.kernels.program import Call
+from nnjit.kernels.winograd import winograd_kernels
 from nnjit.layers import Layer
 from nnjit.losses import Loss
 
@@ -47,6 +48,9 @@ def unrotated_kernel(probe: Probe) -> bool:
     """A convolution's gradient to the input with the kernel as it stands instead of rotated by 180 degrees."""
 
     def unrotate(call: Call) -> Call | None:
+        if call.kernel is winograd_kernels:
+            sizes, w, row_step, map_step, rotated, transformed = call.arguments
+            return call._replace(arguments=(sizes, w, row_step, map_step, not rotated, transformed))
         if call.kernel is not pack_rows:
             return None
         tile, rows, w, row_step, taps, packed = call.arguments
@@ -121,37 +125,39 @@ class Trial:
 
 
 def self_test(dtype: Any, settings: Settings) -> Iterator[Trial]:
-    """Every kind of layer and loss, right and with each fault that has a place in one of its cases."""
+    """Every kind of layer and loss, right and with each fault that has a place in one of its cases, once for every
+    set of kernels that the cases' backward passes use."""
     families: list[Any] = [Layer, Loss]
     for kind in (kind for family in families for kind in family.kinds()):
         own = [case for case in cases(dtype) if kind in case.kinds]
         yield Trial(kind, "", own[0].title, check(own[0].probe(dtype, settings.seed), settings))
         for fault in FAULTS:
-            found = _spoilt(own, fault, dtype, settings.seed)
-            if found is not None:
-                case, probe = found
+            for case, probe in _spoilt(own, fault, dtype, settings.seed):
                 yield Trial(kind, fault.__name__, case.title, check(probe, settings))
 
 
-def _spoilt(own: list[Case], fault: Callable[[Probe], bool], dtype: Any, seed: int) -> tuple[Case, Probe] | None:
-    """The first case with several samples in which the fault has a place."""
+def _spoilt(own: list[Case], fault: Callable[[Probe], bool], dtype: Any, seed: int) -> Iterator[tuple[Case, Probe]]:
+    """The first case in which the fault has a place, and those whose backward pass has other kernels."""
+    tried: list[set[Any]] = []
     for case in own:
         probe = case.probe(dtype, seed)
-        if fault(probe):
-            return case, probe
-    return None
+        kernels = {call.kernel for call in probe.backward_calls}
+        if kernels not in tried and fault(probe):
+            tried.append(kernels)
+            yield case, probe
 
 
 def _scaled_entries(probe: Probe, entries: slice | None, factor: float) -> bool:
+    """Multiply entries of a gradient, the first pass's largest if None."""
     tensors = probe.tensors()
     tensor = next((item for item in tensors if not item.name.endswith("input")), tensors[0])
+    chosen = [] if entries is None else [entries]
 
     def spoil() -> None:
-        places = tensor.gradient_places
-        if entries is None:
-            largest = int(np.argmax(np.abs(tensor.gradient[places])))
-            places = places[largest : largest + 1]
-        tensor.gradient[places] *= factor
+        if not chosen:
+            largest = int(np.argmax(np.abs(tensor.gradient[tensor.gradient_places])))
+            chosen.append(slice(largest, largest + 1))
+        tensor.gradient[tensor.gradient_places[chosen[0]]] *= factor
 
     probe.after_backward.append(spoil)
     return True

@@ -18,9 +18,12 @@ LEAST = 1e-16
 
 
 def check_file(file: Path) -> None:
-    """Raise NnjitError when `file` could not be drawn: its format is unknown, or there is no matplotlib."""
+    """Raise NnjitError when `file` could not be drawn: its format is unknown, or its folder or matplotlib is not
+    there."""
     if file.suffix.lower() not in FORMATS:
         raise NnjitError(f"{file}: expected a name that ends with {' or '.join(FORMATS)}")
+    if not file.parent.is_dir():
+        raise NnjitError(f"{file}: expected a folder that exists, got {file.parent}")
     try:
         import_module("matplotlib")
     except ImportError:

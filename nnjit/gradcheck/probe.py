@@ -68,8 +68,21 @@ class Probe:
         self.after_loss: list[Callable[[], None]] = []
         self.after_backward: list[Callable[[], None]] = []
         self._first_calls = np.cumsum([0] + [len(site.forward) for site in self.bound.sites]).tolist()
-        self._used = (np.arange(self.bound.blocks * lanes) < samples).reshape(-1, lanes)
+        self._kinked = {
+            number: site.out.places(samples)
+            for number, (stage, site) in enumerate(zip(network.stages, self.bound.sites, strict=True))
+            if (activation := stage.activation or stage.layer.activation) and FUNCTIONS[activation].kinked
+        }
         self._program: Program | None = None
+
+    def twin(self) -> Probe:
+        """The same network in float64 at the same point, whose differences resolve more: itself in float64, else one
+        with exactly these parameters, inputs and targets."""
+        if self.network.dtype == np.float64:
+            return self
+        network = Network(self.network.layers, self.network.shapes[0], np.dtype(np.float64), 0)
+        network.layout.pack(self.network.layout.unpack(self.network.weights), network.weights)
+        return Probe(network, self.loss, self.bound.x.read(self.samples), self.target.read(self.samples))
 
     def compile(self) -> None:
         """Link the calls; done at the first use."""
@@ -78,36 +91,44 @@ class Probe:
 
     def cost(self, stage: int = 0) -> float:
         """The mean cost of the samples, with the forward pass run from `stage` on."""
-        self.compile()
-        assert self._program is not None
-        self._program.run(self._first_calls[stage], len(self.forward_calls))
+        self._run(self._first_calls[stage], len(self.forward_calls))
         return float(self._loss.costs.sum(dtype=np.float64)) / self.samples
 
-    def backward(self) -> None:
-        """Run everything, which fills all gradients."""
-        self.cost()
+    def backward(self, disturb: Callable[[NDArray[Any]], None] = lambda vectors: None) -> None:
+        """Run everything, which fills all gradients; `disturb` may change each stage's output before it is read."""
+        for number, site in enumerate(self.bound.sites):
+            self._run(*self._first_calls[number : number + 2])
+            disturb(site.out.view.vectors)
+        self._run(self._first_calls[-1], len(self.forward_calls))
         for spoil in self.after_loss:
             spoil()
-        assert self._program is not None
-        self._program.run(len(self.forward_calls))
+        self._run(len(self.forward_calls), None)
         for spoil in self.after_backward:
             spoil()
 
+    def _run(self, first: int, last: int | None) -> None:
+        self.compile()
+        assert self._program is not None
+        self._program.run(first, last)
+
     def decisions(self, first: int = 0) -> list[NDArray[Any]]:
-        """Which branch each entry of a piecewise function took in the last forward pass, in stages from `first` on."""
+        """Which branch each entry of a piecewise function took in the last forward pass, in stages from `first` on.
+
+        An array (N, entries) for each such function, the same in every dtype.
+        """
         taken = []
-        for stage, site in zip(self.network.stages[first:], self.bound.sites[first:], strict=True):
-            activation = stage.activation or stage.layer.activation
-            if activation and FUNCTIONS[activation].kinked:
-                taken.append(self._of_samples(site.out.view.vectors > 0))
-            taken.extend(self._of_samples(array) for array in site.decisions)
+        for number, site in list(enumerate(self.bound.sites))[first:]:
+            if number in self._kinked:
+                outputs = site.out.view.vectors.reshape(-1)[self._kinked[number]]
+                taken.append((outputs > 0).reshape(self.samples, -1))
+            taken.extend(self._by_sample(array) for array in site.decisions)
         return taken
 
-    def _of_samples(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        """A copy of (vectors, L) with zeros in the lanes that hold no sample: what those decide is nobody's
-        gradient."""
-        blocks = vectors.reshape(self.bound.blocks, -1, vectors.shape[-1])
-        return np.where(self._used[:, None, :], blocks, 0)
+    def _by_sample(self, vectors: NDArray[Any]) -> NDArray[Any]:
+        """A copy of (blocks * entries, L) as (N, entries)."""
+        lanes = vectors.shape[1]
+        blocks = vectors.reshape(self.bound.blocks, -1, lanes)
+        return blocks.transpose(0, 2, 1).reshape(self.bound.blocks * lanes, -1)[: self.samples].copy()
 
     def tensors(self) -> list[Tensor]:
         """The input of every layer (with an activation that it applies) and its parameters, in the order of the

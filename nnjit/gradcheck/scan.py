@@ -8,6 +8,7 @@ the differences alone. At each step h a Romberg tableau of the differences at h,
 
 whose last entry T[2][2] has a truncation error of order h**6; |T[2][2] - T[1][1]| estimates it, and rounding adds up to
 8 * eps * max(|C|, 1) / (h / 4). The step where the sum of both is smallest says what the derivative is, and how surely.
+The gradient has a rounding of its own (`rounding`), which float32 shows and no step mends.
 Source: Press et al. 2007, Numerical Recipes, section 5.7 (Ridders' method).
 """
 
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnjit.gradcheck.check import STEPS, Line, Report, Settings, TensorReport, analytic_gradients, rounding
+from nnjit.gradcheck.check import Report, Settings, TensorReport, analytic_gradients
+from nnjit.gradcheck.difference import STEP, Line, rounding_of_difference
 from nnjit.gradcheck.probe import Probe
 
 SCANNED = tuple(10.0**-k for k in range(2, 10))
@@ -68,14 +70,13 @@ def scan(probe: Probe, report: Report, settings: Settings, positions: set[int] |
     tolerance = settings.tolerance_for(probe.network.dtype)
     reports = {item.name: item for item in report.tensors}
     found = []
-    for tensor, gradient in analytic_gradients(probe, positions):
-        cost = probe.cost()
-        entry = _entry(reports[tensor.name], gradient)
-        line, analytic = Line.through(probe, tensor, entry), float(gradient[entry])
-        scale = line.first_step() / STEPS[np.dtype(probe.network.dtype).name]
-        rows = [_row(line, step * scale, analytic, cost) for step in SCANNED]
+    for gradient in analytic_gradients(probe, positions):
+        tensor, cost = gradient.tensor, gradient.probe.cost()
+        entry = _entry(reports[tensor.name], gradient.values)
+        line = Line.through(gradient, entry)
+        rows = [_row(line, step * line.first_step() / STEP, cost) for step in SCANNED]
         index = tuple(int(k) for k in np.unravel_index(entry, tensor.shape))
-        found.append(judge(tensor.name, index, analytic, tolerance, rows))
+        found.append(judge(tensor.name, index, line.analytic, line.rounding, tolerance, rows))
     return found
 
 
@@ -86,10 +87,10 @@ def _entry(report: TensorReport, gradient: NDArray[np.float64]) -> int:
     return int(np.ravel_multi_index(report.worst_index, report.shape))
 
 
-def _row(line: Line, step: float, analytic: float, cost: float) -> Row:
+def _row(line: Line, step: float, cost: float) -> Row:
     column = [line.numeric(step / 2**k) for k in range(3)]
-    bound = rounding(line.probe.network.dtype, cost, step / 4)
-    plain = column[0]
+    bound = rounding_of_difference(cost, step / 4)
+    plain, analytic = column[0], line.analytic
     if any(value is None for value in column):
         return Row(step, plain, None, _error(analytic, plain), None, math.inf, bound)
     diagonal = romberg([value for value in column if value is not None])
@@ -114,8 +115,10 @@ def _error(analytic: float, numeric: float | None) -> float | None:
     return abs(analytic - numeric) / largest if largest else 0.0
 
 
-def judge(name: str, index: tuple[int, ...], analytic: float, tolerance: float, rows: list[Row]) -> Scan:
-    """The scan with its verdict."""
+def judge(
+    name: str, index: tuple[int, ...], analytic: float, rounded: float, tolerance: float, rows: list[Row]
+) -> Scan:
+    """The scan with its verdict; `rounded` is by how much rounding may have moved the gradient itself."""
     best = min(rows, key=lambda row: row.uncertainty)
     if best.extrapolated is None or best.extrapolated_error is None or math.isinf(best.uncertainty):
         verdict = "a kink within every step: there is no derivative to compare with"
@@ -125,11 +128,14 @@ def judge(name: str, index: tuple[int, ...], analytic: float, tolerance: float, 
     sure = f"{best.extrapolated:.6e} +- {best.uncertainty:.0e}"
     if best.extrapolated_error <= tolerance:
         cause, verdict = "right", f"the gradient agrees with {sure}, found at {at}{_elsewhere(rows, tolerance)}"
-    elif off > 2 * best.uncertainty or math.isnan(off):
+    elif off > 2 * (best.uncertainty + rounded) or math.isnan(off):
         cause = "wrong gradient"
         verdict = (
             f"the differences agree on {sure}, found at {at}; smaller or larger steps do not bring the gradient nearer"
         )
+    elif rounded > best.uncertainty:
+        cause = "rounding"
+        verdict = f"the gradient is known no better than +- {rounded:.0e}; {sure} at {at} proves nothing"
     else:
         cause = "rounding" if best.rounding > best.truncation else "truncation"
         verdict = f"the differences know no more than {sure}, at {at}, because of {cause}: that proves nothing"

@@ -15,34 +15,40 @@ from nnjit.gradcheck.scan import Scan
 def report_lines(report: Report) -> Iterator[str]:
     """A table with a row per tensor."""
     yield report.title
-    if any(tensor.missed is not None for tensor in report.tensors):
-        yield from _table([DIRECTIONS, *(_direction(tensor) for tensor in report.tensors)])
-    else:
-        yield from _table([ENTRIES, *(_entries(tensor) for tensor in report.tensors)])
+    differences = "" if report.dtype == "float64" else f"{report.dtype} gradients, float64 differences; "
+    yield f"  {differences}tolerance {report.tolerance:.0e} beyond rounding{report.note and '; '}{report.note}"
+    head, row = (DIRECTIONS, _directions) if report.fast else (ENTRIES, _entries)
+    yield from _table([head, *(row(tensor, report.max_kinks) for tensor in report.tensors)])
 
 
-ENTRIES = ("tensor", "checked", "failed", "kinks", "skipped", "worst", "analytic", "numeric", "error", "")
-DIRECTIONS = ("tensor", "entries", "along a direction", "numeric", "error", "1 % in one entry missed", "")
+ENTRIES = ("tensor", "checked", "failed", "kinks", "skipped", "worst", "analytic", "numeric", "error", "1 % missed", "")
+DIRECTIONS = ("tensor", "entries", "directions", "failed", "kinks", "analytic", "numeric", "error", "1 % missed", "")
 
 
-def _entries(tensor: TensorReport) -> tuple[str, ...]:
+def _entries(tensor: TensorReport, max_kinks: float) -> tuple[str, ...]:
     counts = (tensor.checked, tensor.failed, tensor.kinks, tensor.skipped)
-    numbers = (f"{tensor.analytic:.6e}", f"{tensor.numeric:.6e}", f"{tensor.error:.1e}")
-    return (tensor.name, *map(str, counts), _index(tensor.worst_index), *numbers, _verdict(tensor))
+    return (tensor.name, *map(str, counts), _index(tensor.worst_index), *_result(tensor, max_kinks))
 
 
-def _direction(tensor: TensorReport) -> tuple[str, ...]:
-    missed = "" if tensor.missed is None else f"{tensor.missed:.2%}"
-    numbers = (f"{tensor.analytic:.6e}", f"{tensor.numeric:.6e}", f"{tensor.error:.1e}")
-    return (tensor.name, str(tensor.entries), *numbers, missed, _verdict(tensor))
+def _directions(tensor: TensorReport, max_kinks: float) -> tuple[str, ...]:
+    directions = str(tensor.compared) if tensor.fast else ""
+    counts = (str(tensor.entries), directions, str(tensor.failed), str(tensor.kinks))
+    return (tensor.name, *counts, *_result(tensor, max_kinks))
 
 
-def _verdict(tensor: TensorReport) -> str:
+def _result(tensor: TensorReport, max_kinks: float) -> tuple[str, ...]:
+    numbers = [f"{tensor.analytic:.6e}", f"{tensor.numeric:.6e}", f"{tensor.error:.1e}", f"{tensor.missed:.2%}"]
+    if tensor.kinks == tensor.compared:
+        numbers = [""] * len(numbers)
+    return (*numbers, _verdict(tensor, max_kinks))
+
+
+def _verdict(tensor: TensorReport, max_kinks: float) -> str:
     if tensor.failed:
         return "WRONG"
     if tensor.too_many_kinks:
-        return "TOO MANY KINKS, try fewer --samples"
-    return "ok, too small to tell" if tensor.blind else "ok"
+        return f"MORE THAN {max_kinks:.0%} KINKS, try fewer --samples or another --seed"
+    return "ok" if tensor.seen else "ok, but 1 % would pass"
 
 
 def scan_lines(scan: Scan) -> Iterator[str]:
@@ -93,6 +99,22 @@ def _number(value: float | None) -> str:
 
 def _error(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.1e}"
+
+
+def report_values(report: Report) -> dict[str, Any]:
+    """A report as JSON has it, with what its properties say."""
+    tensors = [
+        {
+            **asdict(tensor),
+            "checked": tensor.checked,
+            "skipped": tensor.skipped,
+            "missed": tensor.missed,
+            "passed": tensor.passed,
+        }
+        for tensor in report.tensors
+    ]
+    values: dict[str, Any] = as_values({**asdict(report), "tensors": tensors, "passed": report.passed})
+    return values
 
 
 def as_values(item: Any) -> Any:

@@ -34,8 +34,8 @@ class Torch:
         f = self._torch.nn.functional
 
         def conv2d(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-            vertical, horizontal = layer.axes(tuple(x.shape[1:]))
-            pads = (horizontal.before, horizontal.after, vertical.before, vertical.after)
+            height, width = x.shape[2:]
+            pads = (*_pads(layer, 1, width), *_pads(layer, 0, height))  # f.pad begins with the last axis
             return f.conv2d(f.pad(x, pads), weight, bias, layer.stride)
 
         self.layers: dict[str, Callable[..., Tensor]] = {
@@ -63,7 +63,7 @@ class Torch:
 
     def outputs(self, layers: Sequence[Layer], parameters: Mapping[str, NDArray[Any]], x: NDArray[Any]) -> list[Array]:
         """Every layer's output (N, *shape)."""
-        outs = self._forward(layers, self._leaves(parameters), self._leaf(x))
+        outs = self.forward(layers, self._leaves(parameters), self._leaf(x))
         return [_array(out) for out in outs]
 
     def run(
@@ -76,14 +76,15 @@ class Torch:
     ) -> Result:
         """Outputs, loss and gradients."""
         leaves, start = self._leaves(parameters), self._leaf(x)
-        outs = self._forward(layers, leaves, start)
+        outs = self.forward(layers, leaves, start)
         wanted = self._torch.tensor(target if loss.needs_labels else target.astype(np.float64))
         cost = self.losses[loss.kind()](outs[-1], wanted)
         cost.backward()
         gradients = {name: _array(leaf.grad) for name, leaf in leaves.items()}
         return Result(float(cost.item()), [_array(out) for out in outs], gradients, _array(start.grad))
 
-    def _forward(self, layers: Sequence[Layer], leaves: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
+    def forward(self, layers: Sequence[Layer], leaves: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
+        """Every layer's output (N, *shape) as a tensor; `leaves` are the parameters by name."""
         outs: list[Tensor] = []
         for position, layer in enumerate(layers):
             prefix = f"layers.{position}."
@@ -97,6 +98,20 @@ class Torch:
 
     def _leaves(self, parameters: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
         return {name: self._leaf(values) for name, values in parameters.items()}
+
+
+def _pads(layer: Any, axis: int, size: int) -> tuple[int, int]:
+    """Zeros before and after an image of `size` along `axis`, 0 vertical or 1 horizontal.
+
+    From what padding means, not from the layer's formula, so that the comparison covers that too.
+    """
+    kernel, stride = layer.kernel[axis], layer.stride[axis]
+    if layer.padding == "same":
+        # The fewest zeros with which ceil(size / stride) windows fit, an odd one at the end.
+        total = next(t for t in range(kernel + stride) if (size + t - kernel) // stride + 1 == -(-size // stride))
+        return total // 2, total - total // 2
+    each = {"valid": 0, "full": kernel - 1}[layer.padding] if isinstance(layer.padding, str) else layer.padding[axis]
+    return each, each
 
 
 def _array(tensor: Tensor) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
+from nnjit.gradcheck.torch_peer import Torch
 from nnjit.layers import Layer
 from nnjit.layers.activations import Relu, Sigmoid, Softmax, Tanh
 from nnjit.layers.base import Shape
@@ -28,40 +28,7 @@ F = torch.nn.functional
 pytestmark = pytest.mark.peers
 
 Tensor = Any
-
-
-def conv2d_pads(layer: Conv2d, axis: int, size: int) -> tuple[int, int]:
-    """Zeros before and after an image of `size` along `axis`, 0 vertical or 1 horizontal."""
-    kernel, stride = layer.kernel[axis], layer.stride[axis]
-    if layer.padding == "same":
-        # ceil(size / stride) windows have to fit: found by trying, to be independent of the layer's formula
-        total = 0
-        while (size + total - kernel) // stride + 1 < -(-size // stride):
-            total += 1
-        return total // 2, total - total // 2
-    each = {"valid": 0, "full": kernel - 1}[layer.padding] if isinstance(layer.padding, str) else layer.padding[axis]
-    return each, each
-
-
-def conv2d(layer: Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    _, _, H, W = x.shape
-    pads = (*conv2d_pads(layer, 1, W), *conv2d_pads(layer, 0, H))  # F.pad begins with the last axis
-    return F.conv2d(F.pad(x, pads), weight, bias, layer.stride)
-
-
-PEERS: dict[str, Callable[..., Tensor]] = {
-    "dense": lambda layer, x, weight, bias=None: F.linear(x, weight, bias),
-    "conv2d": conv2d,
-    "max_pool": lambda layer, x: F.max_pool2d(x, layer.window, layer.stride, layer.padding),
-    "average_pool": lambda layer, x: F.avg_pool2d(
-        x, layer.window, layer.stride, layer.padding, count_include_pad=False
-    ),
-    "flatten": lambda layer, x: x.flatten(1),
-    "sigmoid": lambda layer, x: x.sigmoid(),
-    "tanh": lambda layer, x: x.tanh(),
-    "relu": lambda layer, x: x.relu(),
-    "softmax": lambda layer, x: x.softmax(1),
-}
+PEER = Torch()
 
 LAYER_CASES: list[tuple[Layer, Shape]] = [
     (Dense(units=7), (11,)),
@@ -93,15 +60,19 @@ def leaf(array: NDArray[Any]) -> Tensor:
 
 
 def close(actual: Array | float, expected: Tensor) -> None:
+    """`same` for a tensor."""
+    same(actual, expected.detach().numpy())
+
+
+def same(actual: Array | float, expected: Array | float) -> None:
     """Equal to ten digits; the absolute part is for sums that cancel."""
-    expected = expected.detach().numpy()
-    assert np.shape(actual) == expected.shape
+    assert np.shape(actual) == np.shape(expected)
     assert_allclose(actual, expected, rtol=1e-10, atol=1e-13)
 
 
 def test_every_kind_is_compared() -> None:
-    assert {layer.kind() for layer, _ in LAYER_CASES} == PEERS.keys() == Layer.kinds().keys()
-    assert PEER_LOSSES.keys() == Loss.kinds().keys()
+    assert {layer.kind() for layer, _ in LAYER_CASES} == PEER.layers.keys() == Layer.kinds().keys()
+    assert PEER.losses.keys() == Loss.kinds().keys()
 
 
 def compare_layer(layer: Layer, x: Array) -> None:
@@ -113,7 +84,7 @@ def compare_layer(layer: Layer, x: Array) -> None:
     dx, gradients = backward(dout)
 
     peer_x, peer_parameters = leaf(x), {name: leaf(value) for name, value in parameters.items()}
-    peer_out = PEERS[layer.kind()](layer, peer_x, **peer_parameters)
+    peer_out = PEER.layers[layer.kind()](layer, peer_x, **peer_parameters)
     peer_out.backward(torch.tensor(dout))
     close(out, peer_out)
     close(dx, peer_x.grad)
@@ -132,20 +103,9 @@ def test_max_pool_with_ties(layer: MaxPool) -> None:
     compare_layer(layer, np.random.default_rng(6).integers(-2, 1, (3, 2, 9, 7)).astype(np.float64))
 
 
-# PyTorch averages over every entry or sums; nnjit averages over samples what its formula says of one sample.
-PEER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "half_squared_error": lambda out, target: F.mse_loss(out, target, reduction="sum") / 2 / len(out),
-    "mean_squared_error": F.mse_loss,
-    "softmax_cross_entropy": F.cross_entropy,
-    "binary_cross_entropy": lambda out, target: (
-        F.binary_cross_entropy_with_logits(out, target, reduction="sum") / len(out)
-    ),
-}
-
-
 @pytest.mark.parametrize("samples", [1, 4])
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-@pytest.mark.parametrize("kind", PEER_LOSSES)
+@pytest.mark.parametrize("kind", PEER.losses)
 def test_loss(kind: str, scale: float, samples: int) -> None:
     rng = np.random.default_rng(4)
     out = scale * rng.standard_normal((samples, 5))
@@ -156,7 +116,7 @@ def test_loss(kind: str, scale: float, samples: int) -> None:
         peer_out, peer_target = leaf(out), torch.tensor(target)
         if target is labels and kind != "softmax_cross_entropy":
             peer_target = F.one_hot(peer_target, 5).double()
-        peer_value = PEER_LOSSES[kind](peer_out, peer_target)
+        peer_value = PEER.losses[kind](peer_out, peer_target)
         peer_value.backward()
         close(value, peer_value)
         close(dout, peer_out.grad)
@@ -203,16 +163,11 @@ def test_convolutional_network() -> None:
         shape = layer.output_shape(shape)
     result = run(layers, SoftmaxCrossEntropy(), parameters, x, labels)
 
-    peer_x, peer_parameters = leaf(x), {name: leaf(value) for name, value in parameters.items()}
-    out = peer_x
-    for index, layer in enumerate(layers):
-        names = [parameter for parameter in ("weight", "bias") if f"layers.{index}.{parameter}" in parameters]
-        out = PEERS[layer.kind()](layer, out, *(peer_parameters[f"layers.{index}.{name}"] for name in names))
-        close(result.outputs[index], out)
-    loss = F.cross_entropy(out, torch.tensor(labels))
-    loss.backward()
-    close(result.loss, loss)
-    close(result.dx, peer_x.grad)
-    assert result.gradients.keys() == peer_parameters.keys()
-    for name, value in peer_parameters.items():
-        close(result.gradients[name], value.grad)
+    peer = PEER.run(layers, SoftmaxCrossEntropy(), parameters, x, labels)
+    for output, expected in zip(result.outputs, peer.outputs, strict=True):
+        same(output, expected)
+    same(result.loss, peer.loss)
+    same(result.dx, peer.dx)
+    assert result.gradients.keys() == peer.gradients.keys()
+    for name, gradient in peer.gradients.items():
+        same(result.gradients[name], gradient)
