@@ -145,7 +145,7 @@ def test_what_is_loaded_is_seen() -> None:
 
 NO_ARRAYS = {
     "task", "thread", "tile", "extent", "epilogue", "window", "tiling", "classes", "chunk", "decayed", "nesterov",
-    "threshold", "samples", "cut", "blocks", "rows", "row_step", "map_step", "rotated", "groups", "step",
+    "threshold", "samples", "planes",  "cut", "blocks", "rows", "row_step", "map_step", "rotated", "groups", "step",
 }  # fmt: skip
 SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights )?\([\w*/, .+-]+\)")
 

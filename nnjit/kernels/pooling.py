@@ -1,4 +1,4 @@
-"""Max and average pooling, forwards and backwards, plane by plane."""
+"""Max and average pooling, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -48,18 +48,19 @@ def max_pool_forward(task, extent, window, x, out, winners):
     a tie
 
     x View (N, C, H, W)  out View (N, C, I, J)  winners (N*C*I*J, L) of unsigned integers, both fully overwritten
-    A NaN wins. Padding does not take part. A task owns a plane (n, c).
+    A NaN wins. Padding does not take part. A task owns a line i of all planes of a block, as a convolution's does.
     """
-    block = task // extent.rows
-    row = task % extent.rows
-    x_plane = x.start + block * x.block + row * x.row
-    out_plane = out.start + block * out.block + row * out.row
+    block = task // extent.lines
+    i = task % extent.lines
+    top = i * window.step_down - window.top
+    u_first = max(0, -top)
     pairs = _pairs(extent, window)
-    for i in range(extent.lines):
+    for row in range(extent.rows):
+        x_plane = x.start + block * x.block + row * x.row
+        out_line = out.start + block * out.block + row * out.row + i * out.line
+        number = ((block * extent.rows + row) * extent.lines + i) * extent.columns
         for j in range(extent.columns):
-            top = i * window.step_down - window.top
             left = j * window.step_right - window.left
-            u_first = max(0, -top)
             v_first = max(0, -left)
             at = x_plane + (top + u_first) * x.line + (left + v_first) * x.column
             best = load(x.vectors, at)
@@ -73,53 +74,63 @@ def max_pool_forward(task, extent, window, x, out, winners):
                     for v in range(v_first, min(window.kernel_width, window.width - left)):
                         value = load(x.vectors, x_plane + (top + u) * x.line + (left + v) * x.column)
                         best, winner = _larger(value, u * window.kernel_width + v, best, winner)
-            store(out.vectors, out_plane + i * out.line + j * out.column, best)
-            store_integers(winners, (task * extent.lines + i) * extent.columns + j, winner)
+            store(out.vectors, out_line + j * out.column, best)
+            store_integers(winners, number + j, winner)
 
 
 @kernel
-def max_pool_backward(task, extent, window, dout, winners, dx, epilogue, y):
+def max_pool_backward(task, extent, window, planes, parts, dout, winners, dx, epilogue, y):
     """dx[n, c, h, w] = the sum of epilogue(dout[n, c, i, j], y[n, c, i, j]) over the windows that (h, w) won
 
     dout, y View (N, C, I, J)  winners (N*C*I*J, L) of unsigned integers  dx View (N, C, H, W), fully overwritten
     y is the pooled output: the winner's value, so the derivative of an activation before the pooling is known from it.
-    A task owns a plane (n, c).
+    A task owns one of `parts` parts of the lines of `planes` planes of a block; parts is 1 where the lines of windows
+    lie over one another.
     """
-    block = task // extent.rows
-    row = task % extent.rows
-    dx_plane = dx.start + block * dx.block + row * dx.row
-    dout_plane = dout.start + block * dout.block + row * dout.row
-    y_plane = y.start + block * y.block + row * y.row
+    groups = (extent.rows + planes - 1) // planes
+    block = task // (groups * parts)
+    first_row = task // parts % groups * planes
+    part = task % parts
+    first_line = extent.lines * part // parts
+    last_line = extent.lines * (part + 1) // parts
+    upper = max(0, first_line * window.step_down - window.top) if part > 0 else 0
+    lower = last_line * window.step_down - window.top if part + 1 < parts else window.height
     pairs = _pairs(extent, window)
     # Windows that lie apart need no sums, and where they cover the plane no zeros either.
     apart = window.step_down >= window.kernel_height and window.step_right >= window.kernel_width
     tiled = apart and window.step_down == window.kernel_height and window.step_right == window.kernel_width
     covered_height = extent.lines * window.kernel_height - window.top if tiled else 0
     covered_width = extent.columns * window.kernel_width - window.left if tiled else 0
-    for i in range(window.height):
-        for j in range(covered_width if i < covered_height else 0, window.width):
-            store(dx.vectors, dx_plane + i * dx.line + j * dx.column, full(dx.vectors, 0.0))
-    for i in range(extent.lines):
-        for j in range(extent.columns):
-            top = i * window.step_down - window.top
-            left = j * window.step_right - window.left
-            d = load(dout.vectors, dout_plane + i * dout.line + j * dout.column)
-            d = finish(epilogue, d, y.vectors, y_plane + i * y.line + j * y.column)
-            winner = load_integers(d, winners, (task * extent.lines + i) * extent.columns + j)
-            if pairs:
-                at = dx_plane + top * dx.line + left * dx.column
-                for k in range(4):  # the next two lines: 1.05 instead of 1.15 ms over 32 maps of 32x32, 64 samples
-                    prefetch_to_write(dx.vectors, at + (2 + k // 2) * dx.line + k % 2 * dx.column)
-                store(dx.vectors, at, where(winner == 0, d, full(d, 0.0)))
-                store(dx.vectors, at + dx.column, where(winner == 1, d, full(d, 0.0)))
-                store(dx.vectors, at + dx.line, where(winner == 2, d, full(d, 0.0)))
-                store(dx.vectors, at + dx.line + dx.column, where(winner == 3, d, full(d, 0.0)))
-                continue
-            for u in range(max(0, -top), min(window.kernel_height, window.height - top)):
-                for v in range(max(0, -left), min(window.kernel_width, window.width - left)):
-                    at = dx_plane + (top + u) * dx.line + (left + v) * dx.column
-                    share = where(winner == u * window.kernel_width + v, d, full(d, 0.0))
-                    store(dx.vectors, at, share if apart else load(dx.vectors, at) + share)
+    for row in range(first_row, min(first_row + planes, extent.rows)):
+        dx_plane = dx.start + block * dx.block + row * dx.row
+        for i in range(upper, lower):
+            for j in range(covered_width if i < covered_height else 0, window.width):
+                store(dx.vectors, dx_plane + i * dx.line + j * dx.column, full(dx.vectors, 0.0))
+        for i in range(first_line, last_line):
+            dout_line = dout.start + block * dout.block + row * dout.row + i * dout.line
+            y_line = y.start + block * y.block + row * y.row + i * y.line
+            number = ((block * extent.rows + row) * extent.lines + i) * extent.columns
+            for j in range(extent.columns):
+                top = i * window.step_down - window.top
+                left = j * window.step_right - window.left
+                d = load(dout.vectors, dout_line + j * dout.column)
+                d = finish(epilogue, d, y.vectors, y_line + j * y.column)
+                winner = load_integers(d, winners, number + j)
+                if pairs:
+                    at = dx_plane + top * dx.line + left * dx.column
+                    store(dx.vectors, at, where(winner == 0, d, full(d, 0.0)))
+                    store(dx.vectors, at + dx.column, where(winner == 1, d, full(d, 0.0)))
+                    store(dx.vectors, at + dx.line, where(winner == 2, d, full(d, 0.0)))
+                    store(dx.vectors, at + dx.line + dx.column, where(winner == 3, d, full(d, 0.0)))
+                    # The same of the next plane: 1.05 instead of 1.15 ms over 32 maps of 32x32, 64 samples.
+                    for k in range(4):
+                        prefetch_to_write(dx.vectors, at + dx.row + k // 2 * dx.line + k % 2 * dx.column)
+                    continue
+                for u in range(max(0, -top), min(window.kernel_height, window.height - top)):
+                    for v in range(max(0, -left), min(window.kernel_width, window.width - left)):
+                        at = dx_plane + (top + u) * dx.line + (left + v) * dx.column
+                        share = where(winner == u * window.kernel_width + v, d, full(d, 0.0))
+                        store(dx.vectors, at, share if apart else load(dx.vectors, at) + share)
 
 
 @kernel

@@ -25,8 +25,10 @@ from numba.extending import intrinsic
 
 from nnjit.kernels.compiler import JIT, driver, settings
 
-# The words that the threads share, each on a cache line of its own (eight words of 8 bytes).
-OPEN, ADDRESS, TASKS, HELPERS, INSIDE, NUMBER, USERS, NEXT = range(0, 64, 8)
+# The words that the threads share. A cache line (eight words of 8 bytes) holds what one thread writes at one time: the
+# call's description, before it is opened; the others are written while it runs.
+ADDRESS, TASKS, HELPERS, NUMBER = range(4)
+OPEN, INSIDE, USERS, NEXT = range(8, 40, 8)
 """NEXT and every eighth word after it are for thread 0, 1, ...: how many tasks of its share are taken."""
 CLOSED, QUIT = 0, -1
 """What OPEN holds between calls, and when the threads are to end; otherwise the number of the call."""
@@ -117,12 +119,14 @@ def _take_tasks(words, thread):
         owner = (thread + turn) % threads
         first = tasks * owner // threads
         last = tasks * (owner + 1) // threads
-        chunk = max(1, (last - first) // 4)
-        start = first + _add(words, NEXT + 8 * owner, chunk)
-        while start < last:
+        taken = _load(words, NEXT + 8 * owner)
+        while taken < last - first:
+            # A quarter of what is left, so that the last tasks come one by one and no thread waits long for another.
+            chunk = max(1, (last - first - taken) // 4)
+            start = first + _add(words, NEXT + 8 * owner, chunk)
             for task in range(start, min(start + chunk, last)):
                 _call_task(address, task, thread)
-            start = first + _add(words, NEXT + 8 * owner, chunk)
+            taken = _load(words, NEXT + 8 * owner)
 
 
 @driver
@@ -168,7 +172,7 @@ def run_calls(words, table, first, last, threads):
             words[HELPERS] = threads - 1
             words[NUMBER] += 1
             for thread in range(threads):
-                _store(words, NEXT + 8 * thread, 0)
+                words[NEXT + 8 * thread] = 0
             _store(words, OPEN, words[NUMBER])
             _take_tasks(words, 0)
             _store(words, OPEN, CLOSED)

@@ -117,7 +117,7 @@ class Dense(Layer):
         step = groups | 1  # an odd number, as in `Buffer.allocate`
         rows = aligned_zeros((blocks * lanes * step, lanes), site.dtype)
         samples = np.arange(batch, dtype=np.int64)
-        turn = (groups, site.dout.view, rows, step)
+        turn = (blocks, site.dout.view, rows, step)
         site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, 5 * rows.size))
         tile = replace(choose_tile(inputs, groups, batch), row_step=lanes)
         starts = first_rows(inputs, tile.rows)

@@ -116,17 +116,20 @@ class MaxPool(Pooling):
         from nnjit.kernels.program import Call
 
         extent, window = site.out.extent, self.sliding(site.x.shape)
-        planes = extent.blocks * extent.rows
-        positions = planes * extent.lines * extent.columns
+        positions = extent.blocks * extent.rows * extent.lines * extent.columns
         winners = np.zeros((positions, site.lanes), np.min_scalar_type(math.prod(self.window) - 1))
         site.decisions.append(winners)
         work = 12 * positions * site.lanes * window.kernel_height * window.kernel_width
         arguments = (extent, window, site.x.view, site.out.view, winners)
-        site.forward.append(Call(max_pool_forward, planes, arguments, work))
+        site.forward.append(Call(max_pool_forward, extent.blocks * extent.lines, arguments, work))
         if site.dx is not None and site.dout is not None:
+            # Lines as forwards, if each line of x is in one line of windows alone; else planes.
+            apart = window.step_down >= window.kernel_height
+            planes, parts = (extent.rows, extent.lines) if apart else (1, 1)
             views = (site.dout.view, winners, site.dx.view)
-            backward = (extent, window, *views, site.dx_epilogue, site.out.view)
-            site.backward_input.append(Call(max_pool_backward, planes, backward, work))
+            backward = (extent, window, planes, parts, *views, site.dx_epilogue, site.out.view)
+            tasks = extent.blocks * -(-extent.rows // planes) * parts
+            site.backward_input.append(Call(max_pool_backward, tasks, backward, work))
 
 
 class AveragePool(Pooling):
