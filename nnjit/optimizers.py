@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -29,6 +30,8 @@ class OptimizerSite:
     """(1,): the learning rate, which the trainer may change between steps."""
     decayed: int
     """Leading vectors that weight decay applies to."""
+    tensors: Sequence[tuple[int, int]] = ()
+    """The first and one after the last vector of each parameter; one that has all unless given."""
 
 
 class Optimizer(Component):
@@ -96,22 +99,21 @@ class Sgd(Optimizer):
 
         from nnjit.kernels.optimizers import sgd, sgd_momentum
         from nnjit.kernels.program import Call
-        from nnjit.kernels.tuning import chunk_of
+        from nnjit.kernels.tuning import choose_chunks
 
         weights = site.weights
-        chunk = chunk_of(len(weights))
-        tasks = -(-len(weights) // chunk)
+        chunks = choose_chunks(site.tensors or [(0, len(weights))])
         weight_decay = np.full(1, self.weight_decay, weights.dtype)
         if not self.momentum:
-            arguments = (chunk, site.decayed, weights, site.gradients, site.rate, weight_decay)
-            return Call(sgd, tasks, arguments, 4 * weights.size)
+            arguments = (chunks, site.decayed, weights, site.gradients, site.rate, weight_decay)
+            return Call(sgd, len(chunks), arguments, 4 * weights.size)
         momentum = np.full(1, self.momentum, weights.dtype)
         velocity = site.state["velocity"]
         return Call(
             sgd_momentum,
-            tasks,
+            len(chunks),
             (
-                chunk,
+                chunks,
                 site.decayed,
                 weights,
                 site.gradients,

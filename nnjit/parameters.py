@@ -84,6 +84,11 @@ class Layout:
         """A flat vector of zeros."""
         return aligned_zeros((self.size,), self.dtype)
 
+    @property
+    def vectors(self) -> list[tuple[int, int]]:
+        """The first and one after the last vector of each parameter."""
+        return [(slot.start // self.lanes, (slot.start + slot.size) // self.lanes) for slot in self.slots.values()]
+
     def stored(self, flat: FloatArray, name: str) -> FloatArray:
         """The stored entries of one parameter, a view of `flat`."""
         slot = self.slots[name]

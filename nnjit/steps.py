@@ -159,6 +159,7 @@ class TrainingStep(Scored):
             state={name: array.reshape(-1, layout.lanes) for name, array in self.state.items()},
             rate=self.rate,
             decayed=layout.decayed // layout.lanes,
+            tensors=layout.vectors,
         )
         self.program = Program([*self.calls, *bound.backward, optimizer.bind(site)])
 

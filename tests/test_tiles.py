@@ -37,7 +37,7 @@ from nnjit.kernels.tiles import (
     tile_store,
     tile_zeros,
 )
-from nnjit.kernels.tuning import choose_tile, chunk_of, vector_registers
+from nnjit.kernels.tuning import choose_chunks, choose_tile, vector_registers
 
 Array = NDArray[Any]
 
@@ -170,5 +170,13 @@ def test_registers_are_known_for_this_cpu() -> None:
     assert vector_registers() in (4, 8, 32)
 
 
-def test_chunks_cover_every_vector() -> None:
-    assert [chunk_of(count) for count in (0, 1, 256, 1000)] == [1, 1, 256, 256]
+def test_chunks_cover_every_vector_in_the_order_of_their_place_in_a_tensor() -> None:
+    assert choose_chunks([(0, 600), (600, 601), (601, 1001)]).tolist() == [
+        [0, 256],
+        [600, 601],
+        [601, 857],
+        [256, 512],
+        [857, 1001],
+        [512, 600],
+    ]
+    assert choose_chunks([]).shape == (0, 2)

@@ -65,14 +65,14 @@ def gather_labels(task, classes, labels, order, position, out):
 
 
 @kernel
-def samples_to_rows(task, blocks, x, out, step):
+def samples_to_rows(task, groups, x, out, step):
     """out[n, f] = x[n, f] with the features innermost instead of the samples
 
-    x View (N, F), F padded to whole vectors, in `blocks` blocks  out (N * step, L), each sample's vectors overwritten
-    A task owns a block and L features; features vary slowest, as in the contraction that made them.
+    x View (N, F), F padded to `groups` whole vectors  out (N * step, L), each sample's first `groups` vectors
+    overwritten A task owns a block and L features.
     """
     lanes = out.shape[1]
-    block = task % blocks
-    group = task // blocks
+    block = task // groups
+    group = task % groups
     tile = tile_across(x.vectors, x.start + block * x.block + group * lanes * x.row, x.row)
     tile_store(tile, out, block * lanes * step + group, step, 0, 0)

@@ -1,7 +1,8 @@
 """Optimizer steps: one pass over the flat vectors of parameters and gradients.
 
 All arrays are (vectors, L); `rate` is (1,), the step size, which the trainer may change between steps. Weight decay
-applies to the first `decayed` vectors: the layout puts weights before biases. A task owns `chunk` vectors.
+applies to the first `decayed` vectors: the layout puts weights before biases. A task owns the vectors chunks[task, 0]
+to chunks[task, 1] - 1.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from nnjit.kernels.simd import fma, full, load, store
 
 
 @kernel
-def sgd(task, chunk, decayed, w, g, rate, weight_decay):
+def sgd(task, chunks, decayed, w, g, rate, weight_decay):
     """w -= rate * (g + weight_decay * w)
 
-    w, g (vectors, L)  rate (1,)  weight_decay (1,)
+    chunks (tasks, 2) int64  w, g (vectors, L)  rate (1,)  weight_decay (1,)
     """
     step = full(w, -rate[0])
-    for k in range(task * chunk, min((task + 1) * chunk, w.shape[0])):
+    for k in range(chunks[task, 0], chunks[task, 1]):
         weight = load(w, k)
         gradient = load(g, k)
         if k < decayed:
@@ -26,16 +27,16 @@ def sgd(task, chunk, decayed, w, g, rate, weight_decay):
 
 
 @kernel
-def sgd_momentum(task, chunk, decayed, w, g, velocity, rate, weight_decay, momentum, nesterov):
+def sgd_momentum(task, chunks, decayed, w, g, velocity, rate, weight_decay, momentum, nesterov):
     """v = momentum * v + g + weight_decay * w;  w -= rate * v, or rate * (g + weight_decay * w + momentum * v) with
     Nesterov
 
-    w, g, velocity (vectors, L)  rate, weight_decay, momentum (1,)  nesterov 0 or 1
+    chunks (tasks, 2) int64  w, g, velocity (vectors, L)  rate, weight_decay, momentum (1,)  nesterov 0 or 1
     Source: Sutskever et al. 2013, ICML, section 2, in the form that takes the gradient at the current weights.
     """
     step = full(w, -rate[0])
     keep = full(w, momentum[0])
-    for k in range(task * chunk, min((task + 1) * chunk, w.shape[0])):
+    for k in range(chunks[task, 0], chunks[task, 1]):
         weight = load(w, k)
         gradient = load(g, k)
         if k < decayed:

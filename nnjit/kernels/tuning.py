@@ -6,10 +6,12 @@ Whatever is chosen, every sum runs in the same order, so the choice changes no b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
+import numpy as np
 from numba.core.registry import cpu_target
+from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import Cut, Extent
 from nnjit.kernels.simd import VECTOR_BYTES
@@ -198,6 +200,16 @@ def _parts(most: int) -> int:
     return 1 << max(most, 1).bit_length() - 1
 
 
-def chunk_of(vectors: int) -> int:
-    """How many vectors a task of an element-wise pass takes: 16 KiB of each array, so that tasks outnumber threads."""
-    return min(max(vectors, 1), 256)
+CHUNK_VECTORS = 256
+"""Vectors that a task of an element-wise pass takes at most: 16 KiB of each array, so that tasks outnumber threads."""
+
+
+def choose_chunks(tensors: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """How the vectors of tensors, from first to one after the last, are cut into tasks: (tasks, 2), in the order of
+    their places within each tensor, so that a thread's share is the same part of every tensor."""
+    chunks = [
+        ((start - first) / (last - first), start, min(start + CHUNK_VECTORS, last))
+        for first, last in tensors
+        for start in range(first, last, CHUNK_VECTORS)
+    ]
+    return np.array([(start, stop) for _, start, stop in sorted(chunks)], np.int64).reshape(-1, 2)

@@ -117,19 +117,22 @@ class Dense(Layer):
         step = groups | 1  # an odd number, as in `Buffer.allocate`
         rows = aligned_zeros((blocks * lanes * step, lanes), site.dtype)
         samples = np.arange(batch, dtype=np.int64)
-        turn = (blocks, site.dout.view, rows, step)
+        turn = (groups, site.dout.view, rows, step)
         site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, 5 * rows.size))
-        tile = replace(choose_tile(inputs, groups, batch), row_step=lanes)
+        tile = replace(choose_tile(inputs, groups, batch), row_step=lanes, column_step=1)
+        # Groups of outputs are cut into lines of a tile's width, the slowest of the tasks: so a thread computes the
+        # gradients of the weights that it updates, and goes forwards with.
+        width = tile.columns if groups % tile.columns == 0 else groups
+        lines = groups // width
         starts = first_rows(inputs, tile.rows)
         sample_steps = (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes
-        scalars = Weights(
-            site.x.view.vectors.reshape(-1), starts * lanes, sample_steps, *all_taps(batch, -(-groups // tile.columns))
-        )
-        vectors = View(rows, 0, 0, 0, 0, 1)
-        gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, 0, inputs)
-        extent = Extent(1, inputs, 1, groups)
+        used = all_taps(batch, -(-width // tile.columns), lines)
+        scalars = Weights(site.x.view.vectors.reshape(-1), starts * lanes, sample_steps, *used)
+        vectors = View(rows, 0, 0, 0, width, 1)
+        gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, width * inputs, inputs)
+        extent = Extent(1, inputs, lines, width)
         arguments = (tile, extent, scalars, vectors, samples * step, zeros, gradient, Epilogue(), gradient)
-        site.backward_parameters.append(Call(contract, len(starts), arguments, work))
+        site.backward_parameters.append(Call(contract, len(starts) * lines, arguments, work))
         if self.bias:
             summed = (rows, step, batch, site.gradients["bias"])
             site.backward_parameters.append(Call(sum_samples, groups, summed, 5 * batch * outputs))
