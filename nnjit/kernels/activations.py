@@ -76,6 +76,11 @@ class Epilogue:
     backward: bool = False
     """The product with the derivative, instead of the function."""
 
+    @property
+    def short(self) -> bool:
+        """Whether it takes a few instructions, so that a tile can hold one for each of its vectors."""
+        return self.backward or self.function in ("", "relu")
+
 
 class EpilogueType(types.Type):
     """Numba's type of one epilogue; its values carry nothing at run time."""
@@ -102,6 +107,12 @@ def _unbox_epilogue(epilogue_type, instance, c):
 def _epilogue_backward(epilogue):
     backward = epilogue.epilogue.backward
     return lambda epilogue: backward
+
+
+@overload_attribute(EpilogueType, "short")
+def _epilogue_short(epilogue):
+    short = epilogue.epilogue.short
+    return lambda epilogue: short
 
 
 def finish(epilogue, v, y, at):

@@ -79,22 +79,22 @@ def max_pool_forward(task, extent, window, x, out, winners):
 
 
 @kernel
-def max_pool_backward(task, extent, window, planes, parts, dout, winners, dx, epilogue, y):
+def max_pool_backward(task, extent, window, planes, bands, dout, winners, dx, epilogue, y):
     """dx[n, c, h, w] = the sum of epilogue(dout[n, c, i, j], y[n, c, i, j]) over the windows that (h, w) won
 
     dout, y View (N, C, I, J)  winners (N*C*I*J, L) of unsigned integers  dx View (N, C, H, W), fully overwritten
     y is the pooled output: the winner's value, so the derivative of an activation before the pooling is known from it.
-    A task owns one of `parts` parts of the lines of `planes` planes of a block; parts is 1 where the lines of windows
+    A task owns one of `bands` bands of the lines of `planes` planes of a block; bands is 1 where the lines of windows
     lie over one another.
     """
     groups = (extent.rows + planes - 1) // planes
-    block = task // (groups * parts)
-    first_row = task // parts % groups * planes
-    part = task % parts
-    first_line = extent.lines * part // parts
-    last_line = extent.lines * (part + 1) // parts
-    upper = max(0, first_line * window.step_down - window.top) if part > 0 else 0
-    lower = last_line * window.step_down - window.top if part + 1 < parts else window.height
+    block = task // (groups * bands)
+    first_row = task // bands % groups * planes
+    band = task % bands
+    first_line = extent.lines * band // bands
+    last_line = extent.lines * (band + 1) // bands
+    upper = max(0, first_line * window.step_down - window.top) if band > 0 else 0
+    lower = last_line * window.step_down - window.top if band + 1 < bands else window.height
     pairs = _pairs(extent, window)
     # Windows that lie apart need no sums, and where they cover the plane no zeros either.
     apart = window.step_down >= window.kernel_height and window.step_right >= window.kernel_width

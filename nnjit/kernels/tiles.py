@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import NativeValue, models, overload_attribute, register_model, typeof_impl, unbox
 
+from nnjit.kernels.activations import finish
 from nnjit.kernels.simd import (
     VectorType,
     call_llvm,
@@ -249,6 +250,38 @@ def tile_store(tile, out, first, row_step, column_step, skipped):
     rows, columns, _ = tile.shape
     places = first + row_step * np.arange(rows)[:, None] + column_step * np.arange(columns)
     out[places[skipped:]] = tile[skipped:]
+
+
+def _tile_finish(typing_context, epilogue, tile, y, first, row_step, column_step):
+    signature = tile(epilogue, tile, y, types.intp, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        dummy, value, y_value, at, row_stride, column_stride = arguments
+        finished = tile.vector(epilogue, tile.vector, y, types.intp)
+        for r in range(tile.rows):
+            for c in range(tile.columns):
+                k = r * tile.columns + c
+                offset = builder.add(
+                    builder.mul(row_stride, ir.Constant(row_stride.type, r)),
+                    builder.mul(column_stride, ir.Constant(column_stride.type, c)),
+                )
+                values = [dummy, builder.extract_value(value, k), y_value, builder.add(at, offset)]
+                value = builder.insert_value(value, context.compile_internal(builder, _finish, finished, values), k)
+        return value
+
+    return signature, generate
+
+
+def _finish(epilogue, v, y, at):
+    return finish(epilogue, v, y, at)
+
+
+@lowered_by(_tile_finish)
+def tile_finish(epilogue, tile, y, first, row_step, column_step):
+    """The tile with epilogue(tile[r, c], y[first + r * row_step + c * column_step]) in its places; y (vectors, L)."""
+    rows, columns, _ = tile.shape
+    places = first + row_step * np.arange(rows)[:, None] + column_step * np.arange(columns)
+    return np.array([[finish(epilogue, tile[r, c], y, places[r, c]) for c in range(columns)] for r in range(rows)])
 
 
 def _transposed(builder, vectors):

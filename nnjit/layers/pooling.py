@@ -125,10 +125,10 @@ class MaxPool(Pooling):
         if site.dx is not None and site.dout is not None:
             # Lines as forwards, if each line of x is in one line of windows alone; else planes.
             apart = window.step_down >= window.kernel_height
-            planes, parts = (extent.rows, extent.lines) if apart else (1, 1)
+            planes, bands = (extent.rows, extent.lines) if apart else (1, 1)
             views = (site.dout.view, winners, site.dx.view)
-            backward = (extent, window, planes, parts, *views, site.dx_epilogue, site.out.view)
-            tasks = extent.blocks * -(-extent.rows // planes) * parts
+            backward = (extent, window, planes, bands, *views, site.dx_epilogue, site.out.view)
+            tasks = extent.blocks * -(-extent.rows // planes) * bands
             site.backward_input.append(Call(max_pool_backward, tasks, backward, work))
 
 
