@@ -213,7 +213,7 @@ class Convolution:
         tiling = choose_weights_tiling(choose_tiling(extent, channels))
         tile = choose_weights_tile(tiling)
         places = tile_places(tile, self.filters, channels, site.lanes)
-        part_bytes = 36 * places.size * site.dtype.itemsize
+        part_bytes = 36 * self.filters * channels * site.dtype.itemsize
         cut = choose_groups_cut(extent.blocks * -(-tiling.down // tiling.group), part_bytes)
         row_tiles = -(-self.filters // tile.rows)
         cut = cut._replace(shares=min(cut.shares, row_tiles))
