@@ -196,7 +196,8 @@ class Convolution:
         x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
         tile = choose_lanes_tile(self.filters, len(x_taps), self.kernel[1])
         line = self.filters * extent.columns + self.shape[0] * site.x.view.line * self.stride[0]
-        cut = choose_cut(extent.blocks * extent.lines, extent.columns, line)
+        part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
+        cut = choose_cut(extent.blocks * extent.lines, extent.columns, line, part_bytes)
         places = tile_places(tile, self.filters, len(x_taps), site.lanes)
         tiles = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
         cut = cut._replace(shares=min(cut.shares, tiles))

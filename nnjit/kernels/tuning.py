@@ -177,10 +177,14 @@ MOST_PARTS = 8
 """Parts of a sum: enough for the threads of a small machine, each of which then reads what it wrote itself."""
 
 
-def choose_cut(lines: int, columns: int, line_vectors: int) -> Cut:
+MOST_PARTS_BYTES = 16_000_000
+"""What all parts of a sum may take together."""
+
+
+def choose_cut(lines: int, columns: int, line_vectors: int, part_bytes: int) -> Cut:
     """How the sum for the gradient to the weights is cut: `lines` lines of all images, of `columns` positions, where a
-    line of input and gradient takes `line_vectors` vectors."""
-    parts = _parts(min(lines, lines * columns // PART_POSITIONS, MOST_PARTS))
+    line of input and gradient takes `line_vectors` vectors, and a part `part_bytes`."""
+    parts = _parts(min(lines, lines * columns // PART_POSITIONS, MOST_PARTS_BYTES // part_bytes, MOST_PARTS))
     piece = max(1, PIECE_BYTES // (line_vectors * VECTOR_BYTES))
     # Two tasks for every thread, or as many as parts, if those are more; sums do not depend on it.
     return Cut(parts, piece, max(1, 2 * get_threads() // parts))
@@ -191,7 +195,7 @@ def choose_groups_cut(groups: int, part_bytes: int) -> Cut:
 
     Measured on one core, 128 maps of 8x8: adding up two parts takes 0.4 ms, four 0.8 ms.
     """
-    parts = _parts(min(groups, max(2, SCRATCH_BYTES // part_bytes), 4))
+    parts = _parts(min(groups, max(2, SCRATCH_BYTES // part_bytes), 4, MOST_PARTS_BYTES // part_bytes))
     return Cut(parts, 1, -(-get_threads() // parts))
 
 
