@@ -37,7 +37,7 @@ from nnjit.kernels.tiles import (
     tile_store,
     tile_zeros,
 )
-from nnjit.kernels.tuning import choose_chunks, choose_tile, vector_registers
+from nnjit.kernels.tuning import choose_chunks, choose_cut, choose_groups_cut, choose_tile, vector_registers
 
 Array = NDArray[Any]
 
@@ -164,6 +164,17 @@ def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
     tile = choose_tile.__wrapped__(64, 56, 500)
     assert tile.rows * tile.columns >= 8
+
+
+def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
+    lenet5 = choose_cut(4 * 28, 28, 200, 600)
+    assert (lenet5.parts, lenet5.lines) == (8, 39)
+    assert choose_cut(1, 63, 200, 600).parts == 1
+    assert choose_cut(10_000, 28, 200, 9_000_000).parts == 1
+    assert choose_cut(10_000, 28, 1_000_000, 600).lines == 1
+    assert choose_groups_cut(64, 600).parts == 4
+    assert choose_groups_cut(64, 1_000_000).parts == 2
+    assert choose_groups_cut(64, 20_000_000).parts == 1
 
 
 def test_registers_are_known_for_this_cpu() -> None:
