@@ -150,8 +150,9 @@ def pack_rows(task, tile, rows, w, row_step, taps, out):
     """
     first = min(task * tile.rows, rows - tile.rows)
     for k in range(len(taps)):
+        at = first * row_step + entry(taps, k)
         for r in range(tile.rows):
-            out[task, k, r] = w[(first + r) * row_step + taps[k]]
+            out[task, k, r] = entry(w, at + r * row_step)
 
 
 class Cut(NamedTuple):

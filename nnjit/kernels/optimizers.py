@@ -8,7 +8,7 @@ to chunks[task, 1] - 1.
 from __future__ import annotations
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import fma, full, load, store
+from nnjit.kernels.simd import absolute, fma, full, load, store, where
 
 
 @kernel
@@ -24,6 +24,12 @@ def sgd(task, chunks, decayed, w, g, rate, weight_decay):
         if k < decayed:
             gradient = fma(full(w, weight_decay[0]), weight, gradient)
         store(w, k, fma(step, gradient, weight))
+
+
+SMALLEST = 2.0**-126
+"""Velocities below the smallest normal number of float32 count as 0: where gradients have stopped they would shrink to
+denormal numbers, over which an operation takes a hundred cycles (784-512-512-10, after 5,000 steps: 1.95 instead of
+1.59 ms a step)."""
 
 
 @kernel
@@ -42,6 +48,7 @@ def sgd_momentum(task, chunks, decayed, w, g, velocity, rate, weight_decay, mome
         if k < decayed:
             gradient = fma(full(w, weight_decay[0]), weight, gradient)
         speed = fma(keep, load(velocity, k), gradient)
+        speed = where(absolute(speed) < SMALLEST, full(w, 0.0), speed)
         store(velocity, k, speed)
         if nesterov:
             speed = fma(keep, speed, gradient)
