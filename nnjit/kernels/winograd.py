@@ -18,7 +18,7 @@ from numba.extending import register_jitable
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import full, load, prefetch, prefetch_to_write, store
+from nnjit.kernels.simd import entry, full, load, prefetch, prefetch_to_write, set_entry, store
 from nnjit.kernels.tiles import tile_fma, tile_store, tile_zeros
 
 
@@ -143,7 +143,8 @@ def winograd_kernels(task, extent, w, row_step, map_step, rotated, u):
         source = map_ * map_step + (8 - tap if rotated else tap)
         for lane in range(lanes):
             f = group * lanes + lane
-            u[at + tap * step, lane] = w[source + f * row_step] if f < extent.rows else 0
+            value = entry(w, source + f * row_step) if f < extent.rows else 0
+            set_entry(u, (at + tap * step, lane), value)
     left = transform_kernel(load(u, at), load(u, at + 3 * step), load(u, at + 6 * step))
     middle = transform_kernel(load(u, at + step), load(u, at + 4 * step), load(u, at + 7 * step))
     right = transform_kernel(load(u, at + 2 * step), load(u, at + 5 * step), load(u, at + 8 * step))
