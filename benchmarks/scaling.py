@@ -132,15 +132,21 @@ def plot(points: list[Point], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     names = list(dict.fromkeys(point.series for point in points))
     figure, panels = pyplot.subplots(1, len(names), figsize=(4 * len(names), 3.5), layout="constrained", squeeze=False)
     for name, panel in zip(names, panels[0], strict=True):
         series = [point for point in points if point.series == name]
-        panel.loglog([point.size for point in series], [point.samples_per_second for point in series], "o-", base=2)
+        panel.plot([point.size for point in series], [point.samples_per_second for point in series], "o-", markersize=3)
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
         panel.set(xlabel=name, ylabel="samples/s")
-        panel.grid(True, which="both", alpha=0.3)
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:,.0f}")
+        panel.yaxis.set_minor_locator(ticker.NullLocator())
+        panel.grid(True, alpha=0.3)
     figure.savefig(path, dpi=120)
 
 
