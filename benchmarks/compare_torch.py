@@ -28,6 +28,7 @@ from nnjit.bench.profile import Profile, profile
 from nnjit.bench.timing import race
 from nnjit.bench.workload import BATCHES, Workload, bind_workload, measured_data
 from nnjit.errors import CheckFailedError
+from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads, set_threads
 from nnjit.network import Network
 from nnjit.steps import Prediction, Scaling
@@ -140,6 +141,12 @@ def compare_training(name: str, rounds: int, seconds: float, modes: Sequence[str
             turns = race({SKLEARN: epoch.run}, rounds, seconds)
         medians[SKLEARN] = statistics.median(turns[SKLEARN]) / BATCHES
         notes.append(f"scikit-learn: {DIFFERENCES}")
+    batch, held = subject.config.train.batch_size, subject.step.bound.blocks * lanes(subject.network.dtype)
+    if batch < held:
+        # The roofline of a short batch: nnjit computes whole vectors of samples.
+        notes.append(
+            f"{name}: {batch} of {held} lanes hold samples, so nnjit's rates end at {batch / held:.0%} of the peak"
+        )
     parts = profile(subject, rounds * seconds)
     return Comparison(name, subject.config.train.batch_size, medians, difference, notes, parts)
 
