@@ -79,6 +79,17 @@ def test_without_decay_a_weight_without_gradient_stays() -> None:
     assert_array_equal(w, [[0.75] * 8, [1.0] * 8])
 
 
+def test_velocities_that_fade_away_end_at_zero_instead_of_denormal_numbers() -> None:
+    rule = optimizer({"learning_rate": 0.5, "momentum": 0.5})
+    w = aligned_zeros((1, 16), np.float32)
+    velocity = np.zeros_like(w)
+    velocity[0, :4] = [2.0**-125, -(2.0**-125), 2.0**-126, -(2.0**-126)]
+    Program(
+        [rule.bind(OptimizerSite(w, np.zeros_like(w), {"velocity": velocity}, np.full(1, 0.5, np.float32), 0))]
+    ).run()
+    assert_array_equal(velocity[0, :4], np.array([2.0**-126, -(2.0**-126), 0, 0], np.float32))
+
+
 def test_nesterov_needs_momentum() -> None:
     with pytest.raises(ValidationError, match="nesterov needs a momentum above 0"):
         optimizer({"learning_rate": 0.5, "nesterov": True})

@@ -175,8 +175,6 @@ PART_POSITIONS = 64
 """Positions that a part of a sum has at least; fewer, and adding up its lanes would take as long as its products."""
 MOST_PARTS = 8
 """Parts of a sum: enough for the threads of a small machine, each of which then reads what it wrote itself."""
-
-
 MOST_PARTS_BYTES = 16_000_000
 """What all parts of a sum may take together."""
 

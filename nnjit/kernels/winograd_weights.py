@@ -5,8 +5,8 @@ comes out: Ct [(E d Et) * (Bt x B)] C, with the products summed over all tiles a
 back. The points are those of F(4x4, 3x3), so Bt is the same; E holds their powers 0 to 3, C their powers 0 to 2 and the
 factors that the forward transform has in G.
 
-A task's transformed tiles stay in the second cache. Summed over lanes after each of its groups of tiles, a layer of 64
-maps of 16x16 (64 samples) takes 3.2 ms on one core; 7.8 ms as direct sums.
+A task's transformed tiles stay in the second cache, and lanes are summed after each of its groups of tiles. In a step of
+vgg-small, 64 maps of 16x16 (64 samples) take 3.7 ms on one core; direct sums took 8.4.
 """
 
 from __future__ import annotations
