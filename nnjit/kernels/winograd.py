@@ -113,6 +113,29 @@ def odd(vectors):
     return vectors | 1
 
 
+@register_jitable
+def tile_corner(tiling, x, first_line, t):
+    """Where tile t of a group starts in a plane of x."""
+    return 4 * ((first_line + t // tiling.across) * x.line + t % tiling.across * x.column)
+
+
+@register_jitable
+def transform_inputs(tiling, x, first, first_line, tiles, memory, step, plane, corner):
+    """memory[p * plane + k * step + t] = entry p of Bt d B of map k and tile t, with x[first] the first map's corner.
+
+    `corner` is where a tile may be kept in memory while it is transformed.
+    """
+    for k in range(tiling.maps):
+        for t in range(tiles):
+            at = first + k * x.row + tile_corner(tiling, x, first_line, t)
+            prefetch_window(x, at + x.row + 2 * x.column, 6)
+            for a in range(6):
+                store_six(memory, corner + 6 * a, 1, transform_input(*load_six(x.vectors, at + a * x.line, x.column)))
+            for b in range(6):
+                values = transform_input(*load_six(memory, corner + b, 6))
+                store_six(memory, k * step + t + b * plane, 6 * plane, values)
+
+
 def scratch_vectors(tiling: Tiling, tile_rows: int) -> int:
     """Vectors of scratch memory that a thread needs: transformed input, products, and one tile."""
     tiles = tiling.group * tiling.across
@@ -172,17 +195,7 @@ def winograd(task, thread, tile, tiling, u, x, bias, out, epilogue, y, scratch):
     products = 36 * plane
     corner = products + 36 * product_plane
     row_groups = (tiling.rows + lanes - 1) // lanes
-    for k in range(tiling.maps):
-        for t in range(tiles):
-            top = 4 * (first_line + t // tiling.across)
-            left = 4 * (t % tiling.across)
-            at = x.start + block * x.block + k * x.row + top * x.line + left * x.column
-            prefetch_window(x, at + x.row + 2 * x.column, 6)
-            for a in range(6):
-                store_six(memory, corner + 6 * a, 1, transform_input(*load_six(x.vectors, at + a * x.line, x.column)))
-            for b in range(6):
-                values = transform_input(*load_six(memory, corner + b, 6))
-                store_six(memory, k * tiles + t + b * plane, 6 * plane, values)
+    transform_inputs(tiling, x, x.start + block * x.block, first_line, tiles, memory, tiles, plane, corner)
     for row in range(0, tiling.rows, tile.rows):
         for p in range(36):
             u_at = (p * row_groups + row // lanes) * tiling.maps * lanes + row % lanes

@@ -5,8 +5,8 @@ comes out: Ct [(E d Et) * (Bt x B)] C, with the products summed over all tiles a
 back. The points are those of F(4x4, 3x3), so Bt is the same; E holds their powers 0 to 3, C their powers 0 to 2 and the
 factors that the forward transform has in G.
 
-A task's transformed tiles stay in the second cache, and lanes are summed after each of its groups of tiles. In a step of
-vgg-small, 64 maps of 16x16 (64 samples) take 3.7 ms on one core; direct sums took 8.4.
+A task's transformed tiles stay in the second cache, and lanes are summed after each of its groups of tiles. In a step
+of vgg-small, 64 maps of 16x16 (64 samples) take 3.7 ms on one core; direct sums took 8.4.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numba.extending import register_jitable
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import full, lane_sum, load, store
 from nnjit.kernels.tiles import tile_add_sums, tile_fma_vectors, tile_zeros
-from nnjit.kernels.winograd import Tiling, load_six, odd, prefetch_window, store_six, transform_input
+from nnjit.kernels.winograd import Tiling, load_six, odd, prefetch_window, store_six, tile_corner, transform_inputs
 
 SUM = 7
 """Which of the 36 entries of a transformed tile is the sum of the tile: that of the points 1 and 1."""
@@ -48,33 +48,11 @@ def load_four(x, first, step):
     return load(x, first), load(x, first + step), load(x, first + 2 * step), load(x, first + 3 * step)
 
 
-@register_jitable
-def _corner(tiling, x, first_line, t):
-    """Where tile t of a group starts in a plane of x."""
-    return 4 * ((first_line + t // tiling.across) * x.line + t % tiling.across * x.column)
-
-
 def weights_scratch_vectors(tiling: Tiling, rows: int) -> int:
     """Vectors of scratch memory that a thread needs for `rows` rows: transformed input, transformed gradient, and one
     tile."""
     tiles = tiling.group * tiling.across
     return int(36 * odd(tiling.maps * tiles) + 36 * odd(rows * tiles) + 36)
-
-
-@register_jitable
-def _transform_inputs(tiling, x, first, first_line, tiles, memory, plane, corner):
-    """memory[p * plane + k * tiles of a group + t] = entry p of Bt x B of map k and tile t, with x[first] the first
-    map's corner."""
-    step = tiling.group * tiling.across
-    for k in range(tiling.maps):
-        for t in range(tiles):
-            at = first + k * x.row + _corner(tiling, x, first_line, t)
-            prefetch_window(x, at + x.row + 2 * x.column, 6)
-            for a in range(6):
-                store_six(memory, corner + 6 * a, 1, transform_input(*load_six(x.vectors, at + a * x.line, x.column)))
-            for b in range(6):
-                values = transform_input(*load_six(memory, corner + b, 6))
-                store_six(memory, k * step + t + b * plane, 6 * plane, values)
 
 
 @register_jitable
@@ -84,7 +62,7 @@ def _transform_gradients(tiling, d, first, rows, first_line, tiles, memory, to, 
     step = tiling.group * tiling.across
     for r in range(rows):
         for t in range(tiles):
-            at = first + r * d.row + _corner(tiling, d, first_line, t)
+            at = first + r * d.row + tile_corner(tiling, d, first_line, t)
             prefetch_window(d, at + d.row, 4)
             for b in range(4):
                 values = transform_gradient(*load_four(d.vectors, at + b * d.column, d.line))
@@ -142,7 +120,7 @@ def winograd_weights(task, thread, tile, tiling, cut, blocks, d, x, steps, parts
         tiles = min(tiling.group, tiling.down - first_line) * tiling.across
         x_first = x.start + block * x.block
         d_first = d.start + block * d.block + first_row * d.row
-        _transform_inputs(tiling, x, x_first, first_line, tiles, memory, plane, corner)
+        transform_inputs(tiling, x, x_first, first_line, tiles, memory, group_tiles, plane, corner)
         _transform_gradients(tiling, d, d_first, rows, first_line, tiles, memory, gradients, gradient_plane, corner)
         for p in range(36):
             sums = parts[part, p]
