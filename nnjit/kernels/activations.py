@@ -11,20 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from numba import types
-from numba.extending import (
-    NativeValue,
-    models,
-    overload,
-    overload_attribute,
-    register_jitable,
-    register_model,
-    typeof_impl,
-    unbox,
-)
+from numba.extending import overload, register_jitable
 
 from nnjit.kernels import lane_math
 from nnjit.kernels.compiler import kernel
+from nnjit.kernels.constants import constant
 from nnjit.kernels.simd import full, load, store, where
 
 
@@ -68,6 +59,7 @@ FUNCTIONS = {
 }
 
 
+@constant
 @dataclass(frozen=True)
 class Epilogue:
     """What is done to a result before it is stored: `function` names an entry of FUNCTIONS, or is empty for nothing."""
@@ -82,39 +74,6 @@ class Epilogue:
         return self.backward or self.function in ("", "relu")
 
 
-class EpilogueType(types.Type):
-    """Numba's type of one epilogue; its values carry nothing at run time."""
-
-    def __init__(self, epilogue):
-        self.epilogue = epilogue
-        super().__init__(name=f"Epilogue({epilogue.function}, {epilogue.backward})")
-
-
-register_model(EpilogueType)(models.OpaqueModel)
-
-
-@typeof_impl.register(Epilogue)
-def _type_epilogue(epilogue, context):
-    return EpilogueType(epilogue)
-
-
-@unbox(EpilogueType)
-def _unbox_epilogue(epilogue_type, instance, c):
-    return NativeValue(c.context.get_dummy_value())
-
-
-@overload_attribute(EpilogueType, "backward")
-def _epilogue_backward(epilogue):
-    backward = epilogue.epilogue.backward
-    return lambda epilogue: backward
-
-
-@overload_attribute(EpilogueType, "short")
-def _epilogue_short(epilogue):
-    short = epilogue.epilogue.short
-    return lambda epilogue: short
-
-
 def finish(epilogue, v, y, at):
     """The epilogue's result for the vector v; y (vectors, L) holds the activation's output at index `at`."""
     if not epilogue.function:
@@ -125,10 +84,10 @@ def finish(epilogue, v, y, at):
 
 @overload(finish)
 def _finish(epilogue, v, y, at):
-    if not epilogue.epilogue.function:
+    if not epilogue.value.function:
         return lambda epilogue, v, y, at: v
-    forward, backward, _ = FUNCTIONS[epilogue.epilogue.function]
-    if epilogue.epilogue.backward:
+    forward, backward, _ = FUNCTIONS[epilogue.value.function]
+    if epilogue.value.backward:
         return lambda epilogue, v, y, at: backward(v, load(y, at))
     return lambda epilogue, v, y, at: forward(v)
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import NativeValue, models, overload_attribute, register_model, typeof_impl, unbox
+from numba.extending import models, register_model
 
 from nnjit.kernels.activations import finish
+from nnjit.kernels.constants import constant
 from nnjit.kernels.simd import (
     VectorType,
     call_llvm,
@@ -28,12 +29,10 @@ from nnjit.kernels.simd import (
 )
 
 
+@constant
 @dataclass(frozen=True)
 class TileShape:
-    """The form of a tile; in a kernel's arguments it selects the code that is compiled.
-
-    It is no named tuple, since Numba tells tuples of numbers apart by their elements' types alone.
-    """
+    """The form of a tile; in a kernel's arguments it selects the code that is compiled."""
 
     rows: int
     columns: int
@@ -43,14 +42,6 @@ class TileShape:
     constants)."""
     column_step: int = 0
     """How far apart the columns' vectors lie, or 0 if that is told at run time."""
-
-
-class TileShapeType(types.Type):
-    """Numba's type of one tile shape; its values carry nothing at run time."""
-
-    def __init__(self, shape):
-        self.shape = shape
-        super().__init__(name=str(shape))
 
 
 class TileType(types.Type):
@@ -63,36 +54,11 @@ class TileType(types.Type):
         super().__init__(name=f"Tile({dtype}, {rows}, {columns})")
 
 
-register_model(TileShapeType)(models.OpaqueModel)
-
-
 @register_model(TileType)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, manager, tile):
         vector = manager.lookup(tile.vector).get_value_type()
         super().__init__(manager, tile, ir.ArrayType(vector, tile.rows * tile.columns))
-
-
-@typeof_impl.register(TileShape)
-def _type_tile_shape(shape, context):
-    return TileShapeType(shape)
-
-
-@unbox(TileShapeType)
-def _unbox_tile_shape(shape_type, instance, c):
-    return NativeValue(c.context.get_dummy_value())
-
-
-@overload_attribute(TileShapeType, "rows")
-def _tile_shape_rows(shape):
-    rows = shape.shape.rows
-    return lambda shape: rows
-
-
-@overload_attribute(TileShapeType, "columns")
-def _tile_shape_columns(shape):
-    columns = shape.shape.columns
-    return lambda shape: columns
 
 
 def _vector_step(context, builder, vector, step, times):
@@ -101,7 +67,7 @@ def _vector_step(context, builder, vector, step, times):
 
 
 def _tile_rows(typing_context, shape, start, first):
-    tile = TileType(start.dtype, shape.shape.rows, shape.shape.columns)
+    tile = TileType(start.dtype, shape.value.rows, shape.value.columns)
 
     def generate(context, builder, signature, arguments):
         pointer = element_pointer(context, builder, start, arguments[1], first, arguments[2])
@@ -125,7 +91,7 @@ def tile_rows(shape, start, first):
 
 
 def _tile_zeros(typing_context, shape, like):
-    tile = TileType(like.dtype, shape.shape.rows, shape.shape.columns)
+    tile = TileType(like.dtype, shape.value.rows, shape.value.columns)
 
     def generate(context, builder, signature, arguments):
         return ir.Constant(context.get_value_type(tile), None)
@@ -160,11 +126,11 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step):
         w_pointer = element_pointer(context, builder, w, w_value, types.intp, w_at)
         x_pointer = element_pointer(context, builder, x, x_value, types.intp, x_at)
         form = context.get_value_type(tile.vector)
-        if shape.shape.column_step:
-            x_stride = context.get_constant(types.intp, shape.shape.column_step)
+        if shape.value.column_step:
+            x_stride = context.get_constant(types.intp, shape.value.column_step)
 
         def row(r):
-            offset = context.get_constant(types.intp, r * shape.shape.row_step)
+            offset = context.get_constant(types.intp, r * shape.value.row_step)
             return splat(builder, form, builder.load(builder.gep(w_pointer, [offset])))
 
         def column(c):
