@@ -2,7 +2,7 @@
 
 Forwards it is a contraction over (channel, u, v); to the weights, over samples and positions; to the input, one
 contraction over (filter, u, v) for each phase of the stride: the positions that the same kernel entries reach. Where
-`tuning.prefers_winograd` says so, both ways through the image are computed by Winograd's algorithm instead.
+`tuning.choose_form` has a form for it, Winograd's algorithm is used instead.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts, in_vectors
 from nnjit.kernels.tuning import (
     choose_cut,
+    choose_form,
     choose_groups_cut,
     choose_lanes_tile,
     choose_tile,
     choose_tiling,
+    choose_weights_form,
     choose_weights_tile,
     choose_weights_tiling,
     choose_winograd_tile,
-    prefers_winograd,
     used_by_tiles,
 )
-from nnjit.kernels.winograd import scratch_vectors, winograd, winograd_kernels
+from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
+from nnjit.kernels.winograd_transforms import Form
 from nnjit.kernels.winograd_weights import (
     BACK_VECTORS,
     weights_scratch_vectors,
@@ -115,22 +117,44 @@ class Convolution:
     """Whether the sums are computed as they stand, whatever would be faster."""
 
     @property
-    def _forward_winograd(self) -> bool:
-        sizes = tuple(on.size for on in self.axes)
-        return not self.direct and prefers_winograd(self.kernel, self.stride, self.filters, self.shape[0], sizes)
+    def _forward_form(self) -> Form | None:
+        """The form of Winograd's algorithm for the forward pass, None for direct sums."""
+        return self._form(self.filters, self.shape[0], (self.axes[0].size, self.axes[1].size))
 
     @property
-    def _backward_winograd(self) -> bool:
-        sizes = (self.shape[1], self.shape[2])
-        return not self.direct and prefers_winograd(self.kernel, self.stride, self.shape[0], self.filters, sizes)
+    def _input_form(self) -> Form | None:
+        """Likewise for the gradient to the input."""
+        return self._form(self.shape[0], self.filters, (self.shape[1], self.shape[2]))
+
+    @property
+    def _weights_form(self) -> Form | None:
+        """Likewise for the gradient to the weights."""
+        if self.direct:
+            return None
+        sizes = (self.axes[0].size, self.axes[1].size)
+        return choose_weights_form(self.kernel, self.stride, self.filters, self.shape[0], sizes)
+
+    def _form(self, rows: int, maps: int, sizes: tuple[int, int]) -> Form | None:
+        if self.direct:
+            return None
+        # Taps that meet the border are left out by direct sums.
+        met = [
+            sum(last - first for first, last in _spans(on.size, self.stride[k], self._offsets(k), self.shape[1 + k]))
+            for k, on in enumerate(self.axes)
+        ]
+        return choose_form(self.kernel, self.stride, rows, maps, sizes, int(met[0] * met[1]))
+
+    def _offsets(self, k: int) -> list[int]:
+        """How far from position i * stride of the input the taps of output i lie, on axis k."""
+        return [u - self.axes[k].before for u in range(self.kernel[k])]
 
     def input_border(self) -> Border:
         """The zeros that the forward pass reads round the input."""
         zeros = []
         for k, on in enumerate(self.axes):
             last = (on.size - 1) * self.stride[k] + self.kernel[k] - 1 - on.before
-            if self._forward_winograd:
-                last = max(last, 4 * -(-on.size // 4) + 1 - on.before)
+            for form in filter(None, (self._forward_form, self._weights_form)):
+                last = max(last, _whole(form, on.size) + form.taps - 2 - on.before)
             zeros += [on.before, max(0, last - (self.shape[1 + k] - 1))]
         return Border(*zeros)
 
@@ -141,10 +165,10 @@ class Convolution:
             phases = self._phases(k)
             first = min((phase.first for phase in phases), default=0)
             last = max((phase.last for phase in phases), default=0)
-            if self._backward_winograd:
-                last = max(last, first + 4 * -(-self.shape[1 + k] // 4) + 1)
-            if self._forward_winograd:
-                last = max(last, 4 * -(-on.size // 4) - 1)
+            if form := self._input_form:
+                last = max(last, first + _whole(form, self.shape[1 + k]) + form.taps - 2)
+            if form := self._weights_form:
+                last = max(last, _whole(form, on.size) - 1)
             zeros += [max(0, -first), max(0, last - (on.size - 1))]
         return Border(*zeros)
 
@@ -165,8 +189,8 @@ class Convolution:
         )
         filters = Filters(weight, channels * area, area, rotated=False)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view)
-        if self._forward_winograd:
-            site.forward += _winograd(site, filters, channels, window, ends, work)
+        if form := self._forward_form:
+            site.forward += _winograd(site, form, filters, channels, window, ends, work)
         else:
             # Lines of the kernel come first, so that the ones which meet the border are the first or the last taps.
             u, c, v = _grid(range(self.kernel[0]), range(channels), range(self.kernel[1]))
@@ -174,15 +198,15 @@ class Convolution:
                 c * area + u * self.kernel[1] + v,
                 c * x.row + u * x.line + v * x.column,
                 channels * self.kernel[1],
-                _spans(extent.lines, down, [u - vertical.before for u in range(self.kernel[0])], self.shape[1]),
+                _spans(extent.lines, down, self._offsets(0), self.shape[1]),
                 np.tile([0, channels * self.kernel[1]], (extent.columns, 1)),
                 self.kernel[1] if right == 1 else 1,
             )
             site.forward += _contraction(filters, taps, window, ends, work)
         if site.dout is None:
             return
-        if self._forward_winograd:
-            self._bind_weights_winograd(site, window, work)
+        if form := self._weights_form:
+            self._bind_weights_winograd(site, form, window, work)
         else:
             self._bind_weights(site, window, work)
         if site.dx is not None:
@@ -207,26 +231,26 @@ class Convolution:
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts)
 
-    def _bind_weights_winograd(self, site: Site, window: View, work: int) -> None:
+    def _bind_weights_winograd(self, site: Site, form: Form, window: View, work: int) -> None:
         """Likewise by Winograd's algorithm."""
         assert site.dout is not None
         channels, extent = self.shape[0], site.out.extent
-        tiling = choose_weights_tiling(choose_tiling(extent, channels))
+        tiling = choose_weights_tiling(form, choose_tiling(form, extent, channels))
         tile = choose_weights_tile(tiling)
         places = tile_places(tile, self.filters, channels, site.lanes)
-        part_bytes = 36 * self.filters * channels * site.dtype.itemsize
-        cut = choose_groups_cut(extent.blocks * -(-tiling.down // tiling.group), part_bytes)
+        part_bytes = form.entries * self.filters * channels * site.dtype.itemsize
+        cut = choose_groups_cut(extent.blocks * tiling.groups, part_bytes)
         row_tiles = -(-self.filters // tile.rows)
         cut = cut._replace(shares=min(cut.shares, row_tiles))
-        parts, bias_parts = self._parts(site, cut, 36, places)
+        parts, bias_parts = self._parts(site, cut, form.entries, places)
         rows = (-(-row_tiles // cut.shares) + 1) * tile.rows
-        scratch = site.workspace.take(weights_scratch_vectors(tiling, rows))
-        steps = np.arange(channels, dtype=np.int64) * tiling.group * tiling.across
-        sums = parts.reshape(cut.parts, 36, -1)
-        operands = (tile, tiling, cut, extent.blocks, site.dout.view, window, steps, sums, bias_parts, scratch)
+        scratch = site.workspace.take(weights_scratch_vectors(form, tiling, rows))
+        steps = np.arange(channels, dtype=np.int64) * tiling.group
+        sums = parts.reshape(cut.parts, form.entries, -1)
+        operands = (form, tile, tiling, cut, site.dout.view, window, steps, sums, bias_parts, scratch)
         site.backward_parameters.append(Call(winograd_weights, cut.parts * cut.shares, operands, work // 3))
-        kernels = np.where(places < 0, places, 9 * places)
-        back = (parts, kernels, site.gradients["weight"])
+        kernels = np.where(places < 0, places, form.taps**2 * places)
+        back = (form, parts, kernels, site.gradients["weight"])
         site.backward_parameters.append(
             Call(winograd_weights_back, -(-len(places) // BACK_VECTORS), back, 20 * parts[0].size)
         )
@@ -253,11 +277,11 @@ class Convolution:
         (down, right), (vertical, horizontal) = self.stride, self.axes
         dout, dx, y = site.dout.view, site.dx.view, site.x.view
         filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
-        if self._backward_winograd:
+        if form := self._input_form:
             above, left = self.kernel[0] - 1 - vertical.before, self.kernel[1] - 1 - horizontal.before
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
             ends = Ends(zeros, dx, site.dx.extent, site.dx_epilogue, y)
-            site.backward_input += _winograd(site, filters, self.filters, window, ends, work)
+            site.backward_input += _winograd(site, form, filters, self.filters, window, ends, work)
             return
         for upper in self._phases(0):
             for lower in self._phases(1):
@@ -304,6 +328,11 @@ class Convolution:
             first, last = min(offsets, default=0), max(offsets, default=0) + positions - 1
             phases.append(Phase(phase, taps, positions, first, last))
         return phases
+
+
+def _whole(form: Form, size: int) -> int:
+    """The positions that whole tiles cover, for at least `size`."""
+    return -(-size // form.outputs) * form.outputs
 
 
 def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) -> View:
@@ -356,18 +385,17 @@ def _contraction(filters: Filters, passed: Taps, x: View, ends: Ends, work: int)
     ]
 
 
-def _winograd(site: Site, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
+def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
     """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
     extent, weight = ends.extent, filters.scalars
-    tiling = choose_tiling(extent, maps)
-    tile = choose_winograd_tile(tiling)
-    groups = -(-extent.rows // site.lanes)
-    transformed = aligned_zeros((36 * groups * maps, site.lanes), weight.dtype)
+    tiling = choose_tiling(form, extent, maps)
+    tile = choose_winograd_tile(tiling, site.lanes)
+    transformed = aligned_zeros((kernels_vectors(form, extent.rows, maps, site.lanes), site.lanes), weight.dtype)
     sizes = Extent(1, extent.rows, maps, 1)
-    kernels = (sizes, weight, filters.row_step, filters.map_step, filters.rotated, transformed)
-    scratch = site.workspace.take(scratch_vectors(tiling, tile.rows))
-    arguments = (tile, tiling, transformed.reshape(-1), x, ends.bias, ends.out, ends.epilogue, ends.y, scratch)
+    scratch = site.workspace.take(scratch_vectors(form, tiling, tile.rows))
+    kernels = (form, sizes, weight, filters.row_step, filters.map_step, filters.rotated, transformed, scratch)
+    arguments = (form, tile, tiling, transformed.reshape(-1), x, ends.bias, ends.out, ends.epilogue, ends.y, scratch)
     return [
-        Call(winograd_kernels, groups * maps, kernels, 10 * transformed.size),
-        Call(winograd, extent.blocks * -(-tiling.down // tiling.group), arguments, work // 3),
+        Call(winograd_kernels, -(-extent.rows // site.lanes) * maps, kernels, 10 * transformed.size),
+        Call(winograd, extent.blocks * tiling.groups, arguments, work // 3),
     ]

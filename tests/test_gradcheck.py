@@ -137,10 +137,12 @@ def test_faults_of_some_kinds(trials: list[faults.Trial], fault: str, kinds: set
 
 
 def test_faults_are_planted_in_every_way_to_compute(trials: list[faults.Trial]) -> None:
-    """Convolutions with Winograd's algorithm, whose kernels are packed by another kernel, are among them."""
+    """Convolutions with both forms of Winograd's algorithm, whose kernels are packed by another kernel, are among
+    them."""
     unrotated = {trial.title for trial in trials if trial.kind == "conv2d" and trial.fault == "unrotated_kernel"}
-    assert any(title.startswith("conv2d {filters: 17, kernel: 3, padding: same}") for title in unrotated)
-    assert len(unrotated) >= 3
+    for kernel in (3, 5):
+        assert any(title.startswith(f"conv2d {{filters: 17, kernel: {kernel}, padding: same}}") for title in unrotated)
+    assert len(unrotated) >= 4
 
 
 def no_fault(probe: Probe) -> bool:

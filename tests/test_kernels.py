@@ -15,6 +15,7 @@ from nnjit import convolution
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
 from nnjit.kernels.program import Program
+from nnjit.kernels.tuning import FORMS
 from nnjit.layers import Layer
 from nnjit.layers.base import LayerShapeError
 from nnjit.layers.conv2d import Conv2d
@@ -57,27 +58,31 @@ def test_conv2d(shape: Any, filters: int, kernel: Any, stride: Any, padding: Any
     assert_equals_reference([layer], shape, samples)
 
 
-def everywhere_winograd(kernel: Any, stride: Any, rows: int, maps: int, sizes: Any) -> bool:
-    """`prefers_winograd` without its least number of maps, below which it does not pay."""
-    return kernel == (3, 3) and stride == (1, 1) and min(sizes) >= 4
+def everywhere_winograd(kernel: Any, *sizes: Any) -> Any:
+    """`choose_form` and `choose_weights_form` without asking what it costs."""
+    return FORMS[kernel]
 
 
 @given(
-    shape=st.tuples(st.integers(1, 3), st.integers(4, 9), st.integers(4, 9)),
+    kernel=st.sampled_from([3, 5]),
+    shape=st.tuples(st.integers(1, 3), st.integers(5, 9), st.integers(5, 9)),
     filters=st.sampled_from([1, 2, 9]),
     padding=st.sampled_from(["valid", "same", "full", (3, 1)]),
     samples=st.sampled_from([1, 9, 17]),
 )
-def test_winograd(shape: Any, filters: int, padding: Any, samples: int) -> None:
+def test_winograd(kernel: int, shape: Any, filters: int, padding: Any, samples: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "prefers_winograd", everywhere_winograd)
-        assert_equals_reference([Conv2d(filters=filters, kernel=(3, 3), padding=padding)], shape, samples)
+        patch.setattr(convolution, "choose_form", everywhere_winograd)
+        patch.setattr(convolution, "choose_weights_form", everywhere_winograd)
+        layer = Conv2d(filters=filters, kernel=(kernel, kernel), padding=padding)
+        assert_equals_reference([layer], shape, samples)
 
 
-def test_winograd_errs_by_some_millionths_in_single_precision_and_direct_sums_by_less() -> None:
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_winograd_errs_by_some_millionths_in_single_precision_and_direct_sums_by_less(kernel: int) -> None:
     found = {}
     for algorithm in ("auto", "direct"):
-        layer = Conv2d(filters=16, kernel=(3, 3), padding="same", algorithm=algorithm)
+        layer = Conv2d(filters=16, kernel=(kernel, kernel), padding="same", algorithm=algorithm)
         stack = Stack([layer], (32, 8, 8), np.float32, batch_size=4)
         x, dout = stack.random(4)
         found[algorithm] = errors(stack.run(x, dout), by_reference([layer], stack.parameters(), x, dout))

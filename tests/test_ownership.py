@@ -37,7 +37,8 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
         ],
         (5, 13, 11),
     ),
-    "winograd": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), Relu()], (17, 9, 10)),
+    "winograd 3x3": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), Relu()], (17, 11, 12)),
+    "winograd 5x5": ([Conv2d(filters=19, kernel=(5, 5), padding="same"), Relu()], (17, 11, 12)),
 }
 
 
@@ -79,6 +80,10 @@ def test_no_entry_has_two_owners(name: str) -> None:
     rng = np.random.default_rng(0)
     bound.x.write(rng.normal(size=(11, *shape)))
     assert overlapping([*bound.forward, *bound.backward]) == []
+    kernels = [call.kernel.__name__ for call in (*bound.forward, *bound.backward)]
+    assert [kernels.count(kernel) for kernel in ("winograd", "winograd_weights")] == (
+        [2, 1] if "winograd" in name else [0, 0]
+    )
 
 
 def test_shared_entries_are_seen() -> None:

@@ -19,6 +19,7 @@ from nnjit.kernels.contraction import contract_lanes, pack_rows
 from nnjit.kernels.pooling import Window
 from nnjit.kernels.program import Call
 from nnjit.kernels.winograd import winograd_kernels
+from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers import Layer
 from nnjit.losses import Loss
 
@@ -49,8 +50,8 @@ def unrotated_kernel(probe: Probe) -> bool:
 
     def unrotate(call: Call) -> Call | None:
         if call.kernel is winograd_kernels:
-            sizes, w, row_step, map_step, rotated, transformed = call.arguments
-            return call._replace(arguments=(sizes, w, row_step, map_step, not rotated, transformed))
+            *before, rotated, transformed, scratch = call.arguments
+            return call._replace(arguments=(*before, not rotated, transformed, scratch))
         if call.kernel is not pack_rows:
             return None
         tile, rows, w, row_step, taps, packed = call.arguments
@@ -137,11 +138,14 @@ def self_test(dtype: Any, settings: Settings) -> Iterator[Trial]:
 
 
 def _spoilt(own: list[Case], fault: Callable[[Probe], bool], dtype: Any, seed: int) -> Iterator[tuple[Case, Probe]]:
-    """The first case in which the fault has a place, and those whose backward pass has other kernels."""
+    """The first case in which the fault has a place, and those whose backward pass has other kernels or forms of
+    Winograd's algorithm."""
     tried: list[set[Any]] = []
     for case in own:
         probe = case.probe(dtype, seed)
-        kernels = {call.kernel for call in probe.backward_calls}
+        kernels = {
+            (call.kernel, *(part for part in call.arguments if isinstance(part, Form))) for call in probe.backward_calls
+        }
         if kernels not in tried and fault(probe):
             tried.append(kernels)
             yield case, probe

@@ -183,6 +183,49 @@ def store(x, index, value):
         x[index : index + lanes(x.dtype)] = value
 
 
+def _store_run(typing_context, x, first, step, values):
+    def generate(context, builder, signature, arguments):
+        for k, value in enumerate(cgutils.unpack_tuple(builder, arguments[3])):
+            index = builder.add(arguments[1], builder.mul(arguments[2], context.get_constant(types.intp, k)))
+            pointer = element_pointer(context, builder, x, arguments[0], types.intp, index)
+            store_vector(context, builder, values.dtype, value, pointer)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, values), generate
+
+
+@lowered_by(_store_run)
+def store_run(x, first, step, values):
+    """x[first + k * step] = values[k] for a tuple of vectors; x (vectors, L)."""
+    for k, value in enumerate(values):
+        store(x, first + k * step, value)
+
+
+def _load_apart(typing_context, table, first, step, count):
+    vector = VectorType(table.dtype)
+
+    def generate(context, builder, signature, arguments):
+        table_value, at, stride, used = arguments
+        value = ir.Constant(context.get_value_type(vector), ir.Undefined)
+        last = builder.sub(used, context.get_constant(types.intp, 1))
+        for lane in range(vector.count):
+            number = context.get_constant(types.intp, lane)
+            number = builder.select(builder.icmp_signed("<", number, used), number, last)
+            index = builder.add(at, builder.mul(number, stride))
+            scalar = builder.load(element_pointer(context, builder, table, table_value, types.intp, index))
+            value = builder.insert_element(value, scalar, ir.Constant(ir.IntType(32), lane))
+        return value
+
+    return vector(table, types.intp, types.intp, types.intp), generate
+
+
+@lowered_by(_load_apart)
+def load_apart(table, first, step, count):
+    """The vector of table[first], table[first + step], ..., the last of `count` of them in all lanes from there on;
+    table (scalars,), count at least 1."""
+    return table[first + step * np.minimum(np.arange(lanes(table.dtype)), count - 1)]
+
+
 def _entry(typing_context, table, index):
     def generate(context, builder, signature, arguments):
         return builder.load(element_pointer(context, builder, table, arguments[0], index, arguments[1]))

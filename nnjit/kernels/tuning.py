@@ -18,6 +18,7 @@ from nnjit.kernels.simd import VECTOR_BYTES
 from nnjit.kernels.threads import get_threads
 from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.winograd import Tiling
+from nnjit.kernels.winograd_transforms import F43, F45, Form
 
 TAP_OVERHEAD = 1.5
 """Cycles that a tap costs beside its loads and multiply-adds (addresses, the loop)."""
@@ -125,41 +126,89 @@ def _cheapest(
     return TileShape(*min(shapes, key=lambda shape: -(-rows // shape[0]) * -(-columns // shape[1]) * cost(*shape)))
 
 
-def prefers_winograd(
-    kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, ...]
-) -> bool:
-    """Whether Winograd's algorithm is used: 3x3, stride 1, enough maps that its transforms are outweighed. Sizes of the
-    output alone decide, never the CPU, since the result's last bits depend on it."""
-    return kernel == (3, 3) and stride == (1, 1) and rows >= 16 and maps >= 16 and min(sizes) >= 4
+FORMS = {(3, 3): F43, (5, 5): F45}
+"""The forms of Winograd's algorithm, by kernel."""
+LEAST_GAIN = 1.5
+"""How much less Winograd's algorithm must cost than direct sums, which are more accurate."""
+
+
+def choose_form(
+    kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, int], products: int
+) -> Form | None:
+    """The form of Winograd's algorithm for a pass through the image, None for direct sums, which take `products`
+    products for each pair of maps.
+
+    The unit of cost is a multiply-add of vectors in a tile: 1.1 for those between the transforms, and 8 for each entry
+    that is transformed. Measured on one core over 23 layers, the costs' ratio was that of the times within a fifth:
+    direct sums took 0.5 times as long as Winograd's algorithm for 5x5 kernels from 1 map to 32, 1.4 from 6 to 16, 2.9
+    from 32 to 32. Sizes alone decide, never the CPU, since the result's last bits depend on it.
+    """
+    form = FORMS.get(kernel)
+    if form is None or stride != (1, 1):
+        return None
+    cost = form.entries * _tiles(form, sizes) * (1.1 * rows * maps + 8 * (rows + maps))
+    return form if products * rows * maps > LEAST_GAIN * cost else None
+
+
+def choose_weights_form(
+    kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, int]
+) -> Form | None:
+    """Likewise for the gradient to the weights, where direct sums run over all positions and multiply-adds cost 1.35,
+    or 1.3 between the transforms; and the sums over lanes cost 2, or 5 for each of the transformed entries, of which
+    there are more."""
+    form = FORMS.get(kernel)
+    if form is None or stride != (1, 1):
+        return None
+    tiles, area, positions = _tiles(form, sizes), form.taps**2, sizes[0] * sizes[1]
+    sums = 5 * rows * maps * -(-tiles // GROUP_TILES)
+    cost = form.entries * (tiles * (1.3 * rows * maps + 8 * (rows + maps)) + sums)
+    return form if rows * maps * area * (1.35 * positions + 2) > LEAST_GAIN * cost else None
+
+
+def _tiles(form: Form, sizes: tuple[int, int]) -> int:
+    return -(-sizes[0] // form.outputs) * -(-sizes[1] // form.outputs)
 
 
 SCRATCH_BYTES = 1_200_000
 """Transformed input that a task of Winograd's algorithm works on: with its products it fits a second cache of 2 MiB."""
 
 
-def choose_tiling(extent: Extent, maps: int) -> Tiling:
-    """How an output is cut into tiles, and how many lines of tiles a task takes."""
-    down, across = -(-extent.lines // 4), -(-extent.columns // 4)
-    fitting = SCRATCH_BYTES // (36 * maps * across * VECTOR_BYTES)
-    # Eight tasks are enough for the threads of a small machine to share; fewer, larger ones read the kernels less
-    # often.
-    group = max(1, min(down, fitting, down * extent.blocks // 8))
-    return Tiling(extent.rows, extent.lines, extent.columns, maps, down, across, group)
+GROUP_TILES = 8
+"""Tiles after which the gradient to the weights is summed over lanes."""
 
 
-def choose_winograd_tile(tiling: Tiling) -> TileShape:
-    """The tile for the products of Winograd's algorithm; its rows divide L in both precisions.
+def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
+    """How an output is cut into tiles, and how many of them a task takes: fewer, larger tasks read the kernels less
+    often. Sums do not depend on it."""
+    across = -(-extent.columns // form.outputs)
+    tiles = _tiles(form, (extent.lines, extent.columns))
+    fitting = max(1, SCRATCH_BYTES // (form.entries * maps * VECTOR_BYTES))
+    # Eight tasks are enough for the threads of a small machine to share, if each has four tiles.
+    groups = max(min(-(-8 // extent.blocks), tiles // 4), min(-(-get_threads() // extent.blocks), tiles))
+    groups = max(groups, -(-tiles // fitting))
+    return Tiling(*extent, maps, across, tiles, -(-tiles // groups))
+
+
+@cache
+def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
+    """The tile for the products of Winograd's algorithm; its rows divide `lanes`. All vectors come from the second
+    cache.
 
     Measured on one core, 64 maps of 16x16: 8x2 2.6 ms, 8x3 3.5 ms, 4x4 3.7 ms.
     """
-    tiles = tiling.group * tiling.across
-    return TileShape(8, min(tiles, 2), 1, 1) if vector_registers() == 32 else TileShape(4, 1, 1, 1)
+
+    def cost(r: int, c: int) -> float:
+        return _cycles(r, c, FAR_LOAD * c) * tiling.maps + r * c * ENTRY_OVERHEAD
+
+    return _cheapest(tiling.rows, tiling.group, lanes, 0.5, cost)
 
 
-def choose_weights_tiling(tiling: Tiling) -> Tiling:
-    """The tiling for the gradient to the weights: groups of about eight tiles, after each of which lanes are summed."""
-    tiles = 8 if 36 * 8 * (tiling.maps + tiling.rows) * VECTOR_BYTES <= 2 * SCRATCH_BYTES else 4
-    return tiling._replace(group=max(1, min(tiling.down, tiles // tiling.across)))
+def choose_weights_tiling(form: Form, tiling: Tiling) -> Tiling:
+    """The tiling for the gradient to the weights: groups of up to eight tiles, after each of which lanes are summed.
+    Sizes alone decide, since groups belong to the order of the sum."""
+    fits = form.entries * GROUP_TILES * (tiling.maps + tiling.rows) * VECTOR_BYTES <= 2 * SCRATCH_BYTES
+    groups = -(-tiling.tiles // (GROUP_TILES if fits else GROUP_TILES // 2))
+    return tiling._replace(group=-(-tiling.tiles // groups))
 
 
 def choose_weights_tile(tiling: Tiling) -> TileShape:
@@ -189,7 +238,8 @@ def choose_cut(lines: int, columns: int, line_vectors: int, part_bytes: int) -> 
 
 
 def choose_groups_cut(groups: int, part_bytes: int) -> Cut:
-    """Likewise for `winograd_weights` over groups of tiles, where a part takes `part_bytes`: 36 numbers for 9 weights.
+    """Likewise for `winograd_weights` over groups of tiles, where a part takes `part_bytes`: 36 numbers for the 9
+    weights of a 3x3 kernel, or 64 for the 25 of a 5x5 kernel.
 
     Measured on one core, 128 maps of 8x8: adding up two parts takes 0.4 ms, four 0.8 ms.
     """

@@ -34,8 +34,9 @@ class Conv2d(Layer):
         Example({"filters": 2, "kernel": 3, "stride": 2, "padding": "same"}, (1, 6, 9)),
         Example({"filters": 2, "kernel": [2, 3], "stride": [1, 2], "padding": [4, 5]}, (1, 3, 4)),
         Example({"filters": 4, "kernel": 1}, (3, 2, 2)),
-        Example({"filters": 17, "kernel": 3, "padding": "same"}, (16, 6, 9)),
-        Example({"filters": 16, "kernel": 3, "padding": [2, 0], "bias": False}, (17, 5, 8)),
+        Example({"filters": 17, "kernel": 3, "padding": "same"}, (16, 8, 8)),
+        Example({"filters": 17, "kernel": 5, "padding": "same"}, (16, 7, 8)),
+        Example({"filters": 20, "kernel": 3, "padding": "full", "bias": False}, (20, 4, 8)),
     )
     applies_activation = True
     applies_derivative = True
