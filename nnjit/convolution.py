@@ -218,15 +218,20 @@ class Convolution:
         extent, dout = site.out.extent, site.dout.view
         c, u, v = _grid(range(self.shape[0]), range(self.kernel[0]), range(self.kernel[1]))
         x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
+        n, i = _grid(range(extent.blocks), range(extent.lines))
+        starts = np.stack([view.start + n * view.block + i * view.line for view in (dout, window)], axis=1)
         tile = choose_lanes_tile(self.filters, len(x_taps), self.kernel[1])
+        if window.column == dout.column == 1:
+            tile = replace(tile, column_step=1)
         line = self.filters * extent.columns + self.shape[0] * site.x.view.line * self.stride[0]
         part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
-        cut = choose_cut(extent.blocks * extent.lines, extent.columns, line, part_bytes)
+        cut = choose_cut(len(starts), extent.columns, line, part_bytes)
         places = tile_places(tile, self.filters, len(x_taps), site.lanes)
         tiles = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
         cut = cut._replace(shares=min(cut.shares, tiles))
         parts, bias_parts = self._parts(site, cut, 1, places)
-        operands = (tile, extent, cut, dout, window._replace(row=0), x_taps, parts.reshape(cut.parts, -1), bias_parts)
+        sums = parts.reshape(cut.parts, -1)
+        operands = (tile, extent, cut, dout, window._replace(row=0), starts, x_taps, sums, bias_parts)
         site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts)
