@@ -202,7 +202,7 @@ class Convolution:
                 np.tile([0, channels * self.kernel[1]], (extent.columns, 1)),
                 self.kernel[1] if right == 1 else 1,
             )
-            site.forward += _contraction(filters, taps, window, ends, work)
+            site.forward += _contraction(site, filters, taps, window, ends, work)
         if site.dout is None:
             return
         if form := self._weights_form:
@@ -249,7 +249,7 @@ class Convolution:
         cut = cut._replace(shares=min(cut.shares, row_tiles))
         parts, bias_parts = self._parts(site, cut, form.entries, places)
         rows = (-(-row_tiles // cut.shares) + 1) * tile.rows
-        scratch = site.workspace.take(weights_scratch_vectors(form, tiling, rows))
+        scratch = site.workspace.by_thread(weights_scratch_vectors(form, tiling, rows))
         steps = np.arange(channels, dtype=np.int64) * tiling.group
         sums = parts.reshape(cut.parts, form.entries, -1)
         operands = (form, tile, tiling, cut, site.dout.view, window, steps, sums, bias_parts, scratch)
@@ -265,7 +265,7 @@ class Convolution:
         """Memory for the parts of the gradients of the weights and, if there are any, the biases."""
         biases = -(-self.filters // site.lanes) * site.lanes if "bias" in site.gradients else 0
         return (
-            aligned_zeros((cut.parts, planes, *places.shape), site.dtype),
+            site.workspace.passed_on(cut.parts, planes, *places.shape),
             aligned_zeros((cut.parts, biases), site.dtype),
         )
 
@@ -320,7 +320,7 @@ class Convolution:
                 to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
                 ends = Ends(zeros, to, reached, site.dx_epilogue, made)
                 share = reached.lines * reached.columns * len(u) * channels * site.batch_size
-                site.backward_input += _contraction(filters, taps, dout, ends, share)
+                site.backward_input += _contraction(site, filters, taps, dout, ends, share)
 
     def _phases(self, k: int) -> list[Phase]:
         """The phases of axis k."""
@@ -367,7 +367,7 @@ def _add_parts(parts: NDArray[Any], places: NDArray[np.int64], out: NDArray[Any]
     return Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, out), 20 * places.size + 5 * parts.size)
 
 
-def _contraction(filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
+def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
     """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
     contracted."""
     taps, extent, weight = len(passed.x), ends.extent, filters.scalars
@@ -377,7 +377,7 @@ def _contraction(filters: Filters, passed: Taps, x: View, ends: Ends, work: int)
     if steady:
         tile = replace(tile, column_step=1)
     row_tiles = -(-extent.rows // tile.rows)
-    packed = aligned_zeros((row_tiles, taps, tile.rows), weight.dtype)
+    packed = site.workspace.passed_on(row_tiles, taps, tile.rows)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
     steps = np.arange(taps, dtype=np.int64) * tile.rows
     columns = np.array(used_by_tiles(used, tile.columns), np.int64)
@@ -395,9 +395,9 @@ def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends
     extent, weight = ends.extent, filters.scalars
     tiling = choose_tiling(form, extent, maps)
     tile = choose_winograd_tile(tiling, site.lanes)
-    transformed = aligned_zeros((kernels_vectors(form, extent.rows, maps, site.lanes), site.lanes), weight.dtype)
+    transformed = site.workspace.passed_on(kernels_vectors(form, extent.rows, maps, site.lanes), site.lanes)
     sizes = Extent(1, extent.rows, maps, 1)
-    scratch = site.workspace.take(scratch_vectors(form, tiling, tile.rows))
+    scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
     kernels = (form, sizes, weight, filters.row_step, filters.map_step, filters.rotated, transformed, scratch)
     arguments = (form, tile, tiling, transformed.reshape(-1), x, ends.bias, ends.out, ends.epilogue, ends.y, scratch)
     return [

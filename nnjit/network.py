@@ -113,7 +113,8 @@ class BoundNetwork:
         self.sites = [
             self._site(number, outputs, gradients, self.activation_before(number)) for number in range(len(stages))
         ]
-        for stage, site in zip(stages, self.sites, strict=True):
+        # From the last layer to the first: mostly the one with the most parameters comes first, as the workspace asks.
+        for stage, site in zip(reversed(stages), reversed(self.sites), strict=True):
             stage.layer.bind(site)
         if training:
             self._add_derivatives()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,18 +18,30 @@ from nnjit.parameters import aligned_zeros
 
 
 class Workspace:
-    """Memory that kernels scribble on while they run, a part for each thread; all calls of a network share it."""
+    """Memory that means nothing before and after a pass of a layer; all calls of a network share it.
+
+    What is asked for first should be the largest: memory that is outgrown stays with the calls that have it.
+    """
 
     def __init__(self, dtype: Any) -> None:
-        self._memory = aligned_zeros((get_threads(), 0, lanes(dtype)), dtype)
+        self._dtype = dtype
+        self._by_thread = aligned_zeros((get_threads(), 0, lanes(dtype)), dtype)
+        self._passed_on = aligned_zeros((0,), dtype)
 
-    def take(self, vectors: int) -> NDArray[Any]:
-        """At least `vectors` vectors for every thread: (threads, vectors, L)."""
-        threads, available, width = self._memory.shape
+    def by_thread(self, vectors: int) -> NDArray[Any]:
+        """At least `vectors` vectors that a kernel scribbles on, for every thread: (threads, vectors, L)."""
+        threads, available, width = self._by_thread.shape
         if vectors > available:
             # An odd number keeps the threads' parts from falling on the same lines of a cache.
-            self._memory = aligned_zeros((threads, vectors * 5 // 4 | 1, width), self._memory.dtype)
-        return self._memory
+            self._by_thread = aligned_zeros((threads, vectors * 5 // 4 | 1, width), self._dtype)
+        return self._by_thread
+
+    def passed_on(self, *shape: int) -> NDArray[Any]:
+        """An array that one call fills for the next ones of the same pass: only one of them at a time."""
+        size = math.prod(shape)
+        if size > len(self._passed_on):
+            self._passed_on = aligned_zeros((size,), self._dtype)
+        return self._passed_on[:size].reshape(shape)
 
 
 @dataclass
