@@ -1,0 +1,271 @@
+"""Single convolution layers: every pass over many shapes, strides and paddings, as a share of what the machine can do.
+
+A pass can be no faster than its multiply-adds at the peak rate, nor than its data come from memory; the lower of the
+two limits is the attainable rate (the roofline). Where a share is low, a kernel has something to gain.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import click
+import numpy as np
+from numba.core.registry import cpu_target
+from results import machine, markdown_table, write_page
+
+from nnjit.bench.limits import bandwidth, peak_gflops
+from nnjit.bench.profile import PASSES, Pass
+from nnjit.bench.timing import run_times
+from nnjit.kernels.program import Call, Program
+from nnjit.kernels.threads import get_threads, most_threads, set_threads
+from nnjit.kernels.tuning import vector_registers
+from nnjit.kernels.winograd import winograd
+from nnjit.kernels.winograd_weights import winograd_weights
+from nnjit.layers.conv2d import Conv2d
+from nnjit.network import Network
+from nnjit.site import Site
+
+DTYPE = np.dtype(np.float32)
+CACHE_BYTES = 2 * 2**20
+"""Of the second cache of a thread: what fits there need not come from memory."""
+BANDWIDTH_SECONDS = 3.0
+WINOGRAD, DIRECT = "Winograd", "direct"
+COMPILER_VARIABLES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+"""The environment's word on which CPU kernels are compiled for."""
+
+
+class Case(NamedTuple):
+    """A convolution with square kernels over a batch of square images."""
+
+    kernel: int
+    stride: int
+    channels: int
+    filters: int
+    side: int
+    padding: int | Literal["same"]
+    batch: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the input of one sample."""
+        return (self.channels, self.side, self.side)
+
+    def layer(self, algorithm: Literal["auto", "direct"] = "auto") -> Conv2d:
+        """The layer that is measured."""
+        padding = self.padding if isinstance(self.padding, str) else (self.padding, self.padding)
+        kernel, stride = (self.kernel, self.kernel), (self.stride, self.stride)
+        return Conv2d(filters=self.filters, kernel=kernel, stride=stride, padding=padding, algorithm=algorithm)
+
+    @property
+    def operations(self) -> int:
+        """Of one pass over the batch: a multiply-add is two, and every pass has as many as the forward pass."""
+        return 2 * self.layer().multiply_adds(self.shape) * self.batch
+
+    @property
+    def data_bytes(self) -> int:
+        """What a pass cannot but touch: input, output and weights once each."""
+        outputs = math.prod(self.layer().output_shape(self.shape))
+        weights = self.filters * self.channels * self.kernel**2
+        return DTYPE.itemsize * (self.batch * (math.prod(self.shape) + outputs) + weights)
+
+
+CASES = tuple(
+    Case(*sizes)
+    for sizes in (
+        # kernel, stride, channels, filters, side, padding, batch
+        (3, 1, 3, 32, 32, 1, 64),
+        (3, 1, 16, 16, 32, 1, 64),
+        (3, 1, 32, 32, 16, 1, 64),
+        (3, 1, 64, 64, 16, 1, 64),
+        (3, 1, 128, 128, 8, 1, 64),
+        (3, 2, 16, 32, 32, 1, 64),
+        (3, 2, 32, 64, 16, 1, 64),
+        (3, 2, 64, 128, 8, 1, 64),
+        (3, 3, 16, 32, 30, 1, 64),
+        (5, 1, 1, 20, 28, 0, 64),
+        (5, 1, 6, 16, 14, 0, 64),
+        (5, 1, 20, 40, 12, 0, 64),
+        (5, 2, 16, 32, 28, 2, 64),
+        (7, 2, 3, 32, 64, 3, 32),
+        (9, 1, 1, 64, 33, 0, 16),
+        (1, 1, 64, 32, 25, 0, 16),
+        (1, 1, 32, 64, 16, 0, 64),
+        (1, 1, 64, 128, 16, 0, 64),
+        (4, 4, 3, 32, 32, 0, 64),
+        (2, 2, 16, 32, 16, 0, 64),
+        (4, 1, 32, 32, 16, "same", 64),
+    )
+)
+
+
+@dataclass(frozen=True)
+class PassRate:
+    """One pass of a layer."""
+
+    gflops: float
+    algorithm: str
+    """WINOGRAD or DIRECT."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A layer's passes, and the limits that they are held against."""
+
+    case: Case
+    setting: Literal["auto", "direct"]
+    """The layer's `algorithm`."""
+    peak: float
+    """1e9 operations per second, measured just before the passes."""
+    attainable: float
+    """Likewise: the roofline."""
+    passes: Mapping[Pass, PassRate]
+
+    def share(self, name: Pass) -> float:
+        """Of the attainable rate, 1 for all of it; more where Winograd's algorithm leaves multiply-adds out."""
+        return self.passes[name].gflops / self.attainable
+
+
+def attainable_gflops(operations: int, data_bytes: int, peak: float, read: float, threads: int) -> float:
+    """The roofline: the peak rate, or less where data that do not fit the second caches of `threads` threads have to
+    come from memory at `read` bytes per second."""
+    if data_bytes < CACHE_BYTES * threads:
+        return peak
+    return min(peak, 1e-9 * operations / data_bytes * read)
+
+
+def bound_site(case: Case, setting: Literal["auto", "direct"]) -> Site:
+    """The layer bound to random inputs and gradients."""
+    network = Network([case.layer(setting)], case.shape, DTYPE, 0)
+    bound = network.bind(case.batch, input_gradient=True)
+    assert bound.dout is not None
+    rng = np.random.default_rng(0)
+    bound.x.write(rng.standard_normal((case.batch, *case.shape), DTYPE))
+    bound.dout.write(rng.standard_normal((case.batch, *network.output_shape), DTYPE))
+    return bound.sites[0]
+
+
+def calls_of(site: Site) -> dict[Pass, list[Call]]:
+    """The kernel calls of each pass, in the order of PASSES."""
+    return dict(zip(PASSES, (site.forward, site.backward_input, site.backward_parameters), strict=True))
+
+
+def algorithm_of(calls: Iterable[Call]) -> str:
+    """How a pass is computed."""
+    return WINOGRAD if any(call.kernel in (winograd, winograd_weights) for call in calls) else DIRECT
+
+
+def least_seconds(program: Program, seconds: float) -> float:
+    """The least time that a run took, as that of the peak is."""
+    return min(run_times(lambda _: program.run(), seconds))
+
+
+def measure(case: Case, setting: Literal["auto", "direct"], read: float, seconds: float) -> Measured:
+    """Measure each pass of a layer for `seconds`, and the peak before them: the clock of a machine wanders."""
+    calls = calls_of(bound_site(case, setting))
+    programs = {name: Program(of) for name, of in calls.items()}
+    peak = peak_gflops(DTYPE, seconds)
+    passes = {
+        name: PassRate(1e-9 * case.operations / least_seconds(program, seconds), algorithm_of(calls[name]))
+        for name, program in programs.items()
+    }
+    attainable = attainable_gflops(case.operations, case.data_bytes, peak, read, get_threads())
+    return Measured(case, setting, peak, attainable, passes)
+
+
+def measure_case(case: Case, read: float, seconds: float) -> list[Measured]:
+    """The layer as it is by default; where that uses Winograd's algorithm in a pass, by direct sums too."""
+    found = [measure(case, "auto", read, seconds)]
+    if any(rate.algorithm == WINOGRAD for rate in found[0].passes.values()):
+        found.append(measure(case, "direct", read, seconds))
+    return found
+
+
+def table(measured: Iterable[Measured]) -> str:
+    """A line for each layer and setting."""
+    layer = ("kernel / stride", "maps", "side", "padding", "batch", "setting")
+    limits = ("peak", "attainable")
+    rows = [(*layer, *limits, *(word for name in ("forward", "to input", "to weights") for word in (name, "%", "by")))]
+    for each in measured:
+        case = each.case
+        cells = [f"{case.kernel}x{case.kernel} / {case.stride}", f"{case.channels} to {case.filters}"]
+        cells += [str(case.side), str(case.padding), str(case.batch), each.setting]
+        cells += [f"{each.peak:.0f}", f"{each.attainable:.0f}"]
+        for name in PASSES:
+            rate = each.passes[name]
+            cells += [f"{rate.gflops:.0f}", f"{100 * each.share(name):.0f}", rate.algorithm]
+        rows.append(tuple(cells))
+    return markdown_table(rows)
+
+
+def compiled_for() -> str:
+    """The CPU that kernels are compiled for, which the environment can choose."""
+    _, name, _ = cpu_target.target_context.codegen().magic_tuple()[:3]
+    return f"{name}, {vector_registers()} vectors of 64 bytes in its registers"
+
+
+def command(threads: int, seconds: float) -> str:
+    """What repeats a run."""
+    given = [f"{name}={os.environ[name]}" for name in COMPILER_VARIABLES if name in os.environ]
+    options = f"--threads {threads} --seconds {seconds:g} --write FILE"
+    return " ".join([*given, "python benchmarks/convolutions.py", options])
+
+
+def page(facts: Mapping[str, str], threads: int, seconds: float, read: float, measured: Sequence[Measured]) -> str:
+    """The whole page. `facts` come from `machine`, taken before the first measurement; `read` is in bytes per
+    second."""
+    lines = {
+        **facts,
+        "kernels compiled for": compiled_for(),
+        "threads": str(threads),
+        "memory": f"read at {read / 1e9:.1f} GB/s",
+        "to repeat": f"`{command(threads, seconds)}`",
+    }
+    return "".join(
+        [
+            "# Convolutions\n\nGenerated by `convolutions.py`; do not edit.\n\n",
+            "".join(f"- {name}: {value}\n" for name, value in lines.items()),
+            "\nEvery pass of single layers in float32: forward, the gradient to the input, the gradient to the weights "
+            "(and the biases). Rates are in GFLOP/s by the fastest run: the multiply-adds of the formula, those with "
+            "padding's zeros included, two operations each. A pass finds its data as its own previous run left the "
+            "caches.\n\n"
+            "The attainable rate is the lower of two limits: the peak of a register tile, measured beside each line "
+            "since the machine's clock wanders, and what memory allows, operations / bytes * read bandwidth. The bytes "
+            "are input, output and weights once each; a pass reads two of them and writes one, and what is written "
+            f"counts as if it was read. Less than {CACHE_BYTES // 2**20} MiB for each thread need not come from "
+            "memory: there the peak alone is the limit. % is the rate's share of the attainable one; it may exceed 100 "
+            "where a large third cache brings data faster than memory does.\n\n"
+            "Winograd's algorithm leaves most of the formula's multiply-adds out, so it may exceed 100 %; where the "
+            "setting auto uses it in a pass, a second line shows the layer by direct sums alone. Those skip some "
+            "products with padding's zeros, which gains them a few percent on small images.\n\n",
+            table(measured),
+        ]
+    )
+
+
+@click.command()
+@click.option("--threads", type=click.IntRange(1, most_threads()), help="All cores unless given.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True, help="Of a pass.")
+@click.option("--write", type=click.Path(path_type=Path), metavar="FILE", help="Write a page instead of printing.")
+def main(threads: int | None, seconds: float, write: Path | None) -> None:
+    """Measure every pass of single convolutions as a share of what the machine can do; print the table."""
+    threads = threads or get_threads()
+    set_threads(threads)
+    facts = machine()
+    read = bandwidth(BANDWIDTH_SECONDS).read
+    measured: list[Measured] = []
+    for number, case in enumerate(CASES, 1):
+        measured += measure_case(case, read, seconds)
+        click.echo(f"{number} of {len(CASES)}: done", err=True)
+    if write is None:
+        click.echo(table(measured), nl=False)
+    else:
+        write_page(write, page(facts, threads, seconds, read, measured))
+
+
+if __name__ == "__main__":
+    main()
