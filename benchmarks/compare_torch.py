@@ -145,7 +145,7 @@ def compare_training(name: str, rounds: int, seconds: float, modes: Sequence[str
     if batch < held:
         # The roofline of a short batch: nnjit computes whole vectors of samples.
         notes.append(
-            f"{name}: {batch} of {held} lanes hold samples, so nnjit's rates end at {batch / held:.0%} of the peak"
+            f"{name}: {batch} of {held} lanes hold samples, so {batch / held:.0%} of nnjit's arithmetic is for them"
         )
     parts = profile(subject, rounds * seconds)
     return Comparison(name, subject.config.train.batch_size, medians, difference, notes, parts)

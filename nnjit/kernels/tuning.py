@@ -128,8 +128,10 @@ def _cheapest(
 
 FORMS = {(3, 3): F43, (5, 5): F45}
 """The forms of Winograd's algorithm, by kernel."""
-LEAST_GAIN = 1.5
-"""How much less Winograd's algorithm must cost than direct sums, which are more accurate."""
+TRANSFORMS = {F43: 8, F45: 12}
+"""What transforming a tile costs for each of its entries, in multiply-adds."""
+LEAST_GAIN = 1.25
+"""How many times as much direct sums must cost, which are more accurate."""
 
 
 def choose_form(
@@ -138,15 +140,15 @@ def choose_form(
     """The form of Winograd's algorithm for a pass through the image, None for direct sums, which take `products`
     products for each pair of maps.
 
-    The unit of cost is a multiply-add of vectors in a tile: 1.1 for those between the transforms, and 8 for each entry
-    that is transformed. Measured on one core over 23 layers, the costs' ratio was that of the times within a fifth:
-    direct sums took 0.5 times as long as Winograd's algorithm for 5x5 kernels from 1 map to 32, 1.4 from 6 to 16, 2.9
-    from 32 to 32. Sizes alone decide, never the CPU, since the result's last bits depend on it.
+    The unit of cost is a multiply-add of vectors in a tile; between the transforms one costs 1.1. Measured on one core
+    over 23 layers, direct sums took 0.5 times as long as Winograd's algorithm for 5x5 kernels from 1 map to 32, 1.4
+    from 6 to 16 (but 0.98 in a step of LeNet-5), 2.9 from 32 to 32. Sizes alone decide, never the CPU, since the
+    result's last bits depend on it.
     """
     form = FORMS.get(kernel)
     if form is None or stride != (1, 1):
         return None
-    cost = form.entries * _tiles(form, sizes) * (1.1 * rows * maps + 8 * (rows + maps))
+    cost = form.entries * _tiles(form, sizes) * (1.1 * rows * maps + TRANSFORMS[form] * (rows + maps))
     return form if products * rows * maps > LEAST_GAIN * cost else None
 
 
@@ -161,7 +163,7 @@ def choose_weights_form(
         return None
     tiles, area, positions = _tiles(form, sizes), form.taps**2, sizes[0] * sizes[1]
     sums = 5 * rows * maps * -(-tiles // GROUP_TILES)
-    cost = form.entries * (tiles * (1.3 * rows * maps + 8 * (rows + maps)) + sums)
+    cost = form.entries * (tiles * (1.3 * rows * maps + TRANSFORMS[form] * (rows + maps)) + sums)
     return form if rows * maps * area * (1.35 * positions + 2) > LEAST_GAIN * cost else None
 
 
