@@ -192,16 +192,7 @@ class Convolution:
         if form := self._forward_form:
             site.forward += _winograd(site, form, filters, channels, window, ends, work)
         else:
-            # Lines of the kernel come first, so that the ones which meet the border are the first or the last taps.
-            u, c, v = _grid(range(self.kernel[0]), range(channels), range(self.kernel[1]))
-            taps = Taps(
-                c * area + u * self.kernel[1] + v,
-                c * x.row + u * x.line + v * x.column,
-                channels * self.kernel[1],
-                _spans(extent.lines, down, self._offsets(0), self.shape[1]),
-                np.tile([0, channels * self.kernel[1]], (extent.columns, 1)),
-                self.kernel[1] if right == 1 else 1,
-            )
+            taps = self._forward_taps(x, extent)
             site.forward += _contraction(site, filters, taps, window, ends, work)
         if site.dout is None:
             return
@@ -211,6 +202,20 @@ class Convolution:
             self._bind_weights(site, window, work)
         if site.dx is not None:
             self._bind_input(site, zeros, work)
+
+    def _forward_taps(self, x: View, extent: Extent) -> Taps:
+        """What an output sums over."""
+        channels, (height, width) = self.shape[0], self.kernel
+        # Lines of the kernel come first, so that the ones which meet the border are the first or the last taps.
+        u, c, v = _grid(range(height), range(channels), range(width))
+        return Taps(
+            c * height * width + u * width + v,
+            c * x.row + u * x.line + v * x.column,
+            channels * width,
+            _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1]),
+            np.tile([0, channels * width], (extent.columns, 1)),
+            width if self.stride[1] == 1 else 1,
+        )
 
     def _bind_weights(self, site: Site, window: View, work: int) -> None:
         """The gradients of the weights and the biases."""
@@ -279,48 +284,50 @@ class Convolution:
         """The gradient of the input."""
         assert site.dout is not None and site.dx is not None
         channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
-        (down, right), (vertical, horizontal) = self.stride, self.axes
         dout, dx, y = site.dout.view, site.dx.view, site.x.view
         filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
         if form := self._input_form:
-            above, left = self.kernel[0] - 1 - vertical.before, self.kernel[1] - 1 - horizontal.before
+            above, left = (size - 1 - on.before for size, on in zip(self.kernel, self.axes, strict=True))
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
             ends = Ends(zeros, dx, site.dx.extent, site.dx_epilogue, y)
             site.backward_input += _winograd(site, form, filters, self.filters, window, ends, work)
             return
         for upper in self._phases(0):
             for lower in self._phases(1):
-                # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
-                down_by = [(upper.phase + vertical.before - u) // down for u in upper.taps]
-                right_by = [(lower.phase + horizontal.before - v) // right for v in lower.taps]
-                lines = _spans(upper.positions, 1, down_by, vertical.size)
-                columns = _spans(lower.positions, 1, right_by, horizontal.size)
-                # Where many columns meet the border, taps v come before filters, so that a tile of columns can leave
-                # some out (LeNet-5's second layer: 211 instead of 260 us on one core).
-                needed = int((columns[:, 1] - columns[:, 0]).sum())
-                outward = len(lower.taps) * lower.positions > 1.15 * needed
-                indices = range(len(upper.taps)), range(len(lower.taps)), range(self.filters)
-                if outward:
-                    u, v, f = _grid(*indices)
-                    columns = columns * self.filters
-                else:
-                    u, f, v = _grid(indices[0], indices[2], indices[1])
-                    columns = np.tile([0, self.filters * len(lower.taps)], (lower.positions, 1))
-                u_taps, v_taps = np.array(upper.taps, np.int64), np.array(lower.taps, np.int64)
-                i, j = np.array(down_by, np.int64), np.array(right_by, np.int64)
-                taps = Taps(
-                    f * channels * area + u_taps[u] * self.kernel[1] + v_taps[v],
-                    f * dout.row + i[u] * dout.line + j[v] * dout.column,
-                    self.filters * len(lower.taps),
-                    lines,
-                    columns,
-                    max(len(lower.taps), 1),
-                )
+                taps = self._input_taps(dout, upper, lower)
                 reached = Extent(site.dx.blocks, channels, upper.positions, lower.positions)
                 to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
                 ends = Ends(zeros, to, reached, site.dx_epilogue, made)
-                share = reached.lines * reached.columns * len(u) * channels * site.batch_size
+                share = reached.lines * reached.columns * len(taps.x) * channels * site.batch_size
                 site.backward_input += _contraction(site, filters, taps, dout, ends, share)
+
+    def _input_taps(self, dout: View, upper: Phase, lower: Phase) -> Taps:
+        """What the gradient of an input position of these phases sums over."""
+        (down, right), (vertical, horizontal) = self.stride, self.axes
+        channels, (height, width) = self.shape[0], self.kernel
+        # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
+        down_by = np.array([(upper.phase + vertical.before - u) // down for u in upper.taps], np.int64)
+        right_by = np.array([(lower.phase + horizontal.before - v) // right for v in lower.taps], np.int64)
+        columns = _spans(lower.positions, 1, right_by, horizontal.size)
+        # Where many columns meet the border, taps v come before filters, so that a tile of columns can leave some out
+        # (LeNet-5's second layer: 211 instead of 260 us on one core).
+        needed = int((columns[:, 1] - columns[:, 0]).sum())
+        indices = range(len(upper.taps)), range(len(lower.taps)), range(self.filters)
+        if len(lower.taps) * lower.positions > 1.15 * needed:
+            u, v, f = _grid(*indices)
+            columns = columns * self.filters
+        else:
+            u, f, v = _grid(indices[0], indices[2], indices[1])
+            columns = np.tile([0, self.filters * len(lower.taps)], (lower.positions, 1))
+        u_taps, v_taps = np.array(upper.taps, np.int64), np.array(lower.taps, np.int64)
+        return Taps(
+            f * channels * height * width + u_taps[u] * width + v_taps[v],
+            f * dout.row + down_by[u] * dout.line + right_by[v] * dout.column,
+            self.filters * len(lower.taps),
+            _spans(upper.positions, 1, down_by, vertical.size),
+            columns,
+            max(len(lower.taps), 1),
+        )
 
     def _phases(self, k: int) -> list[Phase]:
         """The phases of axis k."""
@@ -352,7 +359,7 @@ def _grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
     return [grid.reshape(-1) for grid in grids]
 
 
-def _spans(positions: int, step: int, offsets: list[int], size: int) -> NDArray[np.int64]:
+def _spans(positions: int, step: int, offsets: Iterable[int], size: int) -> NDArray[np.int64]:
     """For each position i of the output the first and one after the last of the offsets, which rise or fall, with
     position i * step + offset inside an image of `size` positions."""
     spans = np.zeros((positions, 2), np.int64)
