@@ -45,7 +45,6 @@ from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, w
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.kernels.winograd_weights import (
     BACK_VECTORS,
-    weights_scratch_vectors,
     winograd_weights,
     winograd_weights_back,
 )
@@ -67,8 +66,8 @@ class Phase(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """The weights as one pass sees them: entry (row, map, u, v) lies at row * row_step + map * map_step + 3 * u + v, or
-    with the kernel rotated."""
+    """The weights as one pass sees them: entry (row, map, u, v) lies at row * row_step + map * map_step + width * u +
+    v, or with the kernel rotated."""
 
     scalars: NDArray[Any]
     row_step: int
@@ -187,21 +186,20 @@ class Convolution:
             line=down * x.line,
             column=right * x.column,
         )
+        # First what takes most of the workspace.
+        if site.dout is not None:
+            if form := self._weights_form:
+                self._bind_weights_winograd(site, form, window, work)
+            else:
+                self._bind_weights(site, window, work)
+            if site.dx is not None:
+                self._bind_input(site, zeros, work)
         filters = Filters(weight, channels * area, area, rotated=False)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view)
         if form := self._forward_form:
             site.forward += _winograd(site, form, filters, channels, window, ends, work)
         else:
-            taps = self._forward_taps(x, extent)
-            site.forward += _contraction(site, filters, taps, window, ends, work)
-        if site.dout is None:
-            return
-        if form := self._weights_form:
-            self._bind_weights_winograd(site, form, window, work)
-        else:
-            self._bind_weights(site, window, work)
-        if site.dx is not None:
-            self._bind_input(site, zeros, work)
+            site.forward += _contraction(site, filters, self._forward_taps(x, extent), window, ends, work)
 
     def _forward_taps(self, x: View, extent: Extent) -> Taps:
         """What an output sums over."""
@@ -236,7 +234,7 @@ class Convolution:
         cut = cut._replace(shares=min(cut.shares, tiles))
         parts, bias_parts = self._parts(site, cut, 1, places)
         sums = parts.reshape(cut.parts, -1)
-        operands = (tile, extent, cut, dout, window._replace(row=0), starts, x_taps, sums, bias_parts)
+        operands = (tile, extent, cut, dout, window, starts, x_taps, sums, bias_parts)
         site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts)
@@ -254,11 +252,11 @@ class Convolution:
         cut = cut._replace(shares=min(cut.shares, row_tiles))
         parts, bias_parts = self._parts(site, cut, form.entries, places)
         rows = (-(-row_tiles // cut.shares) + 1) * tile.rows
-        scratch = site.workspace.by_thread(weights_scratch_vectors(form, tiling, rows))
+        scratch = site.workspace.by_thread(scratch_vectors(form, tiling, rows))
         steps = np.arange(channels, dtype=np.int64) * tiling.group
         sums = parts.reshape(cut.parts, form.entries, -1)
         operands = (form, tile, tiling, cut, site.dout.view, window, steps, sums, bias_parts, scratch)
-        site.backward_parameters.append(Call(winograd_weights, cut.parts * cut.shares, operands, work // 3))
+        site.backward_parameters.append(Call(winograd_weights, cut.parts * cut.shares, operands, _left(form, work)))
         kernels = np.where(places < 0, places, form.taps**2 * places)
         back = (form, parts, kernels, site.gradients["weight"])
         site.backward_parameters.append(
@@ -342,6 +340,11 @@ class Convolution:
         return phases
 
 
+def _left(form: Form, work: int) -> int:
+    """What of direct sums' work Winograd's algorithm leaves; the transforms add about a third."""
+    return 4 * work * form.entries // (3 * (form.outputs * form.taps) ** 2)
+
+
 def _whole(form: Form, size: int) -> int:
     """The positions that whole tiles cover, for at least `size`."""
     return -(-size // form.outputs) * form.outputs
@@ -409,5 +412,5 @@ def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends
     arguments = (form, tile, tiling, transformed.reshape(-1), x, ends.bias, ends.out, ends.epilogue, ends.y, scratch)
     return [
         Call(winograd_kernels, -(-extent.rows // site.lanes) * maps, kernels, 10 * transformed.size),
-        Call(winograd, extent.blocks * tiling.groups, arguments, work // 3),
+        Call(winograd, extent.blocks * tiling.groups, arguments, _left(form, work)),
     ]

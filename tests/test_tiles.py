@@ -38,6 +38,7 @@ from nnjit.kernels.tiles import (
     tile_zeros,
 )
 from nnjit.kernels.tuning import choose_chunks, choose_cut, choose_groups_cut, choose_tile, vector_registers
+from nnjit.kernels.winograd_transforms import F43, F45
 
 Array = NDArray[Any]
 
@@ -138,6 +139,7 @@ def test_each_shape_is_a_type_of_its_own() -> None:
 
     assert typeof(TileShape(2, 3)) == typeof(TileShape(2, 3))
     assert len({typeof(TileShape(*steps)) for steps in np.ndindex(2, 2, 2, 2)}) == 16
+    assert typeof(F43) != typeof(F45)
     assert len({typeof(Epilogue(name, backward)) for name in ("", "relu") for backward in (False, True)}) == 4
 
 

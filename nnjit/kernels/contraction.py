@@ -175,8 +175,8 @@ def contract_lanes(task, tile, extent, cut, d, x, starts, x_taps, parts, bias_pa
     """parts[p, r, k] = sum over the lines of part p, columns and lanes of d[n, r, i, j] * x[n, i, j, x_taps[k]]
     bias_parts[p, r] = that sum of d[n, r, i, j]
 
-    d View (N, R, I, J)  x View (N, -, I, J)  starts (N * I, 2) int64: where line i of block n starts in d and x
-    x_taps (K,)
+    d View (N, R, I, J)  x View (N, -, I, J)  x_taps (K,)
+    starts (N * I, 2) int64: where line i of block n starts in d and x, instead of what their views say of it
     parts (parts, row tiles * tap tiles * tile.rows * tile.columns), tile by tile, fully overwritten; a tile that would
     pass the last row or tap starts earlier, so some entries stand there twice
     bias_parts (parts, R), fully overwritten, or (parts, 0)
@@ -205,7 +205,7 @@ def contract_lanes(task, tile, extent, cut, d, x, starts, x_taps, parts, bias_pa
             if number % tap_tiles == 0 and bias_parts.shape[1]:
                 for r in range(number // tap_tiles * tile.rows, row + tile.rows):
                     before = bias_parts[part, r] if start > first_line else 0
-                    bias_parts[part, r] = before + sum_lines(extent, d, r, start, stop)
+                    bias_parts[part, r] = before + sum_lines(starts, extent.columns, d, r, start, stop)
             total = tile_zeros(tile, d.vectors)
             # Starts from a table and steps that are known spare what each line and column had to compute (over 17
             # layers 64 to 70 % of the peak, with AVX2 57 to 63 %; both changes and the size of pieces).

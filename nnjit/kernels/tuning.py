@@ -1,7 +1,8 @@
 """Which tile a kernel uses: the one place where sizes and the CPU decide, never a timing (results must not depend on
 noise).
 
-Whatever is chosen, every sum runs in the same order, so the choice changes no bit.
+What the CPU or the threads decide (tiles, shares, the tiles of a task) leaves every sum in the same order. What changes
+bits, a form of Winograd's algorithm, the parts and pieces of a sum, follows from sizes alone.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def choose_weights_form(
     if form is None or stride != (1, 1):
         return None
     tiles, area, positions = _tiles(form, sizes), form.taps**2, sizes[0] * sizes[1]
-    sums = 5 * rows * maps * -(-tiles // GROUP_TILES)
+    sums = 5 * rows * maps * -(-tiles // _group_tiles(form, rows, maps))
     cost = form.entries * (tiles * (1.3 * rows * maps + TRANSFORMS[form] * (rows + maps)) + sums)
     return form if rows * maps * area * (1.35 * positions + 2) > LEAST_GAIN * cost else None
 
@@ -173,10 +174,6 @@ def _tiles(form: Form, sizes: tuple[int, int]) -> int:
 
 SCRATCH_BYTES = 1_200_000
 """Transformed input that a task of Winograd's algorithm works on: with its products it fits a second cache of 2 MiB."""
-
-
-GROUP_TILES = 8
-"""Tiles after which the gradient to the weights is summed over lanes."""
 
 
 def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
@@ -208,9 +205,13 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
 def choose_weights_tiling(form: Form, tiling: Tiling) -> Tiling:
     """The tiling for the gradient to the weights: groups of up to eight tiles, after each of which lanes are summed.
     Sizes alone decide, since groups belong to the order of the sum."""
-    fits = form.entries * GROUP_TILES * (tiling.maps + tiling.rows) * VECTOR_BYTES <= 2 * SCRATCH_BYTES
-    groups = -(-tiling.tiles // (GROUP_TILES if fits else GROUP_TILES // 2))
+    groups = -(-tiling.tiles // _group_tiles(form, tiling.rows, tiling.maps))
     return tiling._replace(group=-(-tiling.tiles // groups))
+
+
+def _group_tiles(form: Form, rows: int, maps: int) -> int:
+    """After how many tiles the gradient to the weights is summed over lanes: eight, if they fit the second cache."""
+    return 8 if form.entries * 8 * (maps + rows) * VECTOR_BYTES <= 2 * SCRATCH_BYTES else 4
 
 
 def choose_weights_tile(tiling: Tiling) -> TileShape:

@@ -9,7 +9,7 @@ kernel rotated over the padded gradient of the output. The gradient to the weigh
 Planes of vectors lie an odd number of vectors apart: a multiple of 4 KiB apart they share a few lines of the first
 cache (76 instead of 660 GFLOP/s in a trial).
 
-The constants cost accuracy: in float32 results err by some 1e-6 of the largest (direct: some 1e-7). A test bounds it.
+The constants cost accuracy: `winograd_transforms` says how much, and a test bounds it.
 Source: Lavin & Gray 2015, arXiv:1509.09308, section 4.1.
 """
 
@@ -89,9 +89,10 @@ def kernels_vectors(form: Form, rows: int, maps: int, lanes: int) -> int:
     return form.entries * (-(-rows // lanes) * maps | 1)
 
 
-def scratch_vectors(form: Form, tiling: Tiling, tile_rows: int) -> int:
-    """Vectors of scratch memory that a thread needs: transformed input, products, and one tile."""
-    return form.entries * ((tiling.maps * tiling.group | 1) + (tile_rows * tiling.group | 1) + 1)
+def scratch_vectors(form: Form, tiling: Tiling, rows: int) -> int:
+    """Vectors of scratch memory that a thread needs: the transformed input, as much for `rows` rows (products, or the
+    transformed gradient), and one tile."""
+    return form.entries * ((tiling.maps * tiling.group | 1) + (rows * tiling.group | 1) + 1)
 
 
 @kernel

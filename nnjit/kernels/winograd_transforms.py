@@ -294,7 +294,7 @@ def _for_each_form(make):
     def transform(form, x, first, step):
         return make(_FUNCTIONS[form])(form, x, first, step)
 
-    transform.__doc__ = make.__doc__
+    transform.__name__, transform.__doc__ = make.__name__, make.__doc__
     overload(transform)(lambda form, x, first, step: make(_FUNCTIONS[form.value]))
     return transform
 

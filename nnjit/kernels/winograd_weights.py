@@ -5,8 +5,8 @@ gradient to the kernel is what comes out: Ct [(E d Et) * (Bt x B)] C, with the p
 samples before they are transformed back. The points are those of the pass through the image, so Bt is the same; E holds
 their powers 0 to 3, C as many of their powers as the kernel has taps, and the factors that the forward pass has in G.
 
-A task's transformed tiles stay in the second cache, and lanes are summed after each of its groups of tiles. In a step
-of vgg-small, 64 maps of 16x16 (64 samples) take 3.7 ms on one core; direct sums took 8.4.
+A task's transformed tiles stay in the second cache, and lanes are summed after each of its groups of tiles. On one core
+64 maps of 16x16 run at 361 GFLOP/s, direct sums at 179 (`benchmarks/convolutions.md`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,8 @@ from numba.extending import register_jitable
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import full, lane_sum, load, store, store_run
 from nnjit.kernels.tiles import tile_add_sums, tile_fma_vectors, tile_zeros
-from nnjit.kernels.winograd import Tiling, prefetch_window, tile_corner, transform_inputs
-from nnjit.kernels.winograd_transforms import Form, transform_gradient, transform_weights
-
-
-def weights_scratch_vectors(form: Form, tiling: Tiling, rows: int) -> int:
-    """Vectors of scratch memory that a thread needs for `rows` rows: transformed input, transformed gradient, and one
-    tile."""
-    return form.entries * ((tiling.maps * tiling.group | 1) + (rows * tiling.group | 1) + 1)
+from nnjit.kernels.winograd import prefetch_window, tile_corner, transform_inputs
+from nnjit.kernels.winograd_transforms import transform_gradient, transform_weights
 
 
 @register_jitable
@@ -63,7 +57,7 @@ def winograd_weights(task, thread, form, tile, tiling, cut, d, x, steps, parts, 
     x View (N, K, H, W), which may be read form.taps - 1 lines and columns further  steps (K,): k * tiling.group
     parts (parts, form.entries, S), in each plane tile by tile, fully overwritten; a tile that would pass the last row
     or map starts earlier, so some entries stand there twice  bias_parts (parts, F), fully overwritten, or (parts, 0)
-    scratch (threads, vectors, L): `weights_scratch_vectors` for the calling thread
+    scratch (threads, vectors, L): `scratch_vectors` for the calling thread
     A task owns a share of a part's rows; cut.lines counts groups of tiles, one at a time.
     """
     part = task // cut.shares
