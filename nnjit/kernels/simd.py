@@ -183,6 +183,30 @@ def store(x, index, value):
         x[index : index + lanes(x.dtype)] = value
 
 
+def run_loader(count):
+    """The function of (x, first, step) that gives x[first], x[first + step], ...: a tuple of `count` vectors; x
+    (vectors, L)."""
+
+    def _load_run(typing_context, x, first, step):
+        vectors = types.UniTuple(VectorType(x.dtype), count)
+
+        def generate(context, builder, signature, arguments):
+            values = []
+            for k in range(count):
+                index = builder.add(arguments[1], builder.mul(arguments[2], context.get_constant(types.intp, k)))
+                pointer = element_pointer(context, builder, x, arguments[0], types.intp, index)
+                values.append(load_vector(context, builder, vectors.dtype, pointer))
+            return context.make_tuple(builder, vectors, values)
+
+        return vectors(x, types.intp, types.intp), generate
+
+    @lowered_by(_load_run)
+    def load_run(x, first, step):
+        return tuple(load(x, first + k * step) for k in range(count))
+
+    return load_run
+
+
 def _store_run(typing_context, x, first, step, values):
     def generate(context, builder, signature, arguments):
         for k, value in enumerate(cgutils.unpack_tuple(builder, arguments[3])):

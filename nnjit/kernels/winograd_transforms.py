@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from numba.extending import overload, register_jitable
 
 from nnjit.kernels.constants import constant
-from nnjit.kernels.simd import load
+from nnjit.kernels.simd import run_loader
 
 
 @constant
@@ -41,67 +41,6 @@ class Form:
     def entries(self) -> int:
         """Entries of a transformed tile."""
         return self.points**2
-
-
-@register_jitable
-def load_three(x, first, step):
-    """x[first], x[first + step], ..., three vectors."""
-    return (
-        load(x, first),
-        load(x, first + step),
-        load(x, first + 2 * step),
-    )
-
-
-@register_jitable
-def load_four(x, first, step):
-    """x[first], x[first + step], ..., four vectors."""
-    return (
-        load(x, first),
-        load(x, first + step),
-        load(x, first + 2 * step),
-        load(x, first + 3 * step),
-    )
-
-
-@register_jitable
-def load_five(x, first, step):
-    """x[first], x[first + step], ..., five vectors."""
-    return (
-        load(x, first),
-        load(x, first + step),
-        load(x, first + 2 * step),
-        load(x, first + 3 * step),
-        load(x, first + 4 * step),
-    )
-
-
-@register_jitable
-def load_six(x, first, step):
-    """x[first], x[first + step], ..., six vectors."""
-    return (
-        load(x, first),
-        load(x, first + step),
-        load(x, first + 2 * step),
-        load(x, first + 3 * step),
-        load(x, first + 4 * step),
-        load(x, first + 5 * step),
-    )
-
-
-@register_jitable
-def load_eight(x, first, step):
-    """x[first], x[first + step], ..., eight vectors."""
-    return (
-        load(x, first),
-        load(x, first + step),
-        load(x, first + 2 * step),
-        load(x, first + 3 * step),
-        load(x, first + 4 * step),
-        load(x, first + 5 * step),
-        load(x, first + 6 * step),
-        load(x, first + 7 * step),
-    )
 
 
 # Six points: 0, 1, -1, 2, -2, infinity
@@ -264,11 +203,8 @@ def _powers_8_5(m):
 
 
 class _Functions(NamedTuple):
-    """A form's matrices as functions on tuples of vectors, and how many vectors each takes."""
+    """A form's matrices as functions on tuples of vectors."""
 
-    load_points: Callable[..., Any]
-    load_outputs: Callable[..., Any]
-    load_taps: Callable[..., Any]
     input: Callable[..., Any]
     factors: Callable[..., Any]
     outputs_at_points: Callable[..., Any]
@@ -279,56 +215,52 @@ class _Functions(NamedTuple):
 
 F43, F45 = Form(outputs=4, taps=3), Form(outputs=4, taps=5)
 _FUNCTIONS = {
-    F43: _Functions(
-        load_six, load_four, load_three, _input_6, _factors_6, _points_6_4, _points_6_3, _powers_6_4, _powers_6_3
-    ),
-    F45: _Functions(
-        load_eight, load_four, load_five, _input_8, _factors_8, _points_8_4, _points_8_5, _powers_8_4, _powers_8_5
-    ),
+    F43: _Functions(_input_6, _factors_6, _points_6_4, _points_6_3, _powers_6_4, _powers_6_3),
+    F45: _Functions(_input_8, _factors_8, _points_8_4, _points_8_5, _powers_8_4, _powers_8_5),
 }
 
 
 def _for_each_form(make):
-    """A function of (form, x, first, step) whose code for a form is `make(functions of the form)`."""
+    """A function of (form, x, first, step) whose code for a form is `make(form, its functions)`."""
 
     def transform(form, x, first, step):
-        return make(_FUNCTIONS[form])(form, x, first, step)
+        return make(form, _FUNCTIONS[form])(form, x, first, step)
 
     transform.__name__, transform.__doc__ = make.__name__, make.__doc__
-    overload(transform)(lambda form, x, first, step: make(_FUNCTIONS[form.value]))
+    overload(transform)(lambda form, x, first, step: make(form.value, _FUNCTIONS[form.value]))
     return transform
 
 
 @_for_each_form
-def transform_input(functions):
+def transform_input(form, functions):
     """Bt d, d[k] = x[first + k * step]: form.points vectors from as many."""
-    load_all, transform = functions.load_points, functions.input
-    return lambda form, x, first, step: transform(load_all(x, first, step))
+    load_run, transform = run_loader(form.points), functions.input
+    return lambda form, x, first, step: transform(load_run(x, first, step))
 
 
 @_for_each_form
-def transform_kernel(functions):
+def transform_kernel(form, functions):
     """G g, g[k] = x[first + k * step]: form.points vectors from form.taps."""
-    load_all, at_points, scale = functions.load_taps, functions.taps_at_points, functions.factors
-    return lambda form, x, first, step: scale(at_points(load_all(x, first, step)))
+    load_run, at_points, scale = run_loader(form.taps), functions.taps_at_points, functions.factors
+    return lambda form, x, first, step: scale(at_points(load_run(x, first, step)))
 
 
 @_for_each_form
-def transform_output(functions):
+def transform_output(form, functions):
     """At m, m[k] = x[first + k * step]: form.outputs vectors from form.points."""
-    load_all, powers = functions.load_points, functions.powers_of_outputs
-    return lambda form, x, first, step: powers(load_all(x, first, step))
+    load_run, powers = run_loader(form.points), functions.powers_of_outputs
+    return lambda form, x, first, step: powers(load_run(x, first, step))
 
 
 @_for_each_form
-def transform_gradient(functions):
+def transform_gradient(form, functions):
     """E_m d, d[k] = x[first + k * step]: form.points vectors from form.outputs."""
-    load_all, at_points = functions.load_outputs, functions.outputs_at_points
-    return lambda form, x, first, step: at_points(load_all(x, first, step))
+    load_run, at_points = run_loader(form.outputs), functions.outputs_at_points
+    return lambda form, x, first, step: at_points(load_run(x, first, step))
 
 
 @_for_each_form
-def transform_weights(functions):
+def transform_weights(form, functions):
     """E_r transposed S m, m[k] = x[first + k * step]: form.taps vectors from form.points."""
-    load_all, powers, scale = functions.load_points, functions.powers_of_taps, functions.factors
-    return lambda form, x, first, step: powers(scale(load_all(x, first, step)))
+    load_run, powers, scale = run_loader(form.points), functions.powers_of_taps, functions.factors
+    return lambda form, x, first, step: powers(scale(load_run(x, first, step)))
