@@ -65,7 +65,7 @@ def everywhere_winograd(kernel: Any, *sizes: Any) -> Any:
 
 @given(
     kernel=st.sampled_from([3, 5]),
-    shape=st.tuples(st.sampled_from([1, 2, 6]), st.integers(5, 9), st.integers(5, 9)),
+    shape=st.tuples(st.sampled_from([1, 2, 6]), st.integers(4, 9), st.integers(4, 9)),
     filters=st.sampled_from([1, 2, 9]),
     padding=st.sampled_from(["valid", "same", "full", (3, 1)]),
     bias=st.booleans(),
@@ -88,8 +88,8 @@ def test_winograd_errs_by_some_millionths_in_single_precision_and_direct_sums_by
         x, dout = stack.random(4)
         found[algorithm] = errors(stack.run(x, dout), by_reference([layer], stack.parameters(), x, dout))
     for name in ("out", "dx", "layers.0.weight"):
-        assert 2 * found["direct"][name] < found["auto"][name] < 1.2e-5
-        assert found["direct"][name] < 2e-6
+        assert 2 * found["direct"][name] < found["auto"][name] < 1e-5
+        assert found["direct"][name] < 1e-6
 
 
 @given(

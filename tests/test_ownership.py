@@ -29,7 +29,7 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
             Conv2d(filters=7, kernel=(3, 2), stride=(2, 1), padding="same"),
             Relu(),
             MaxPool(window=(2, 2), stride=(1, 1)),
-            Conv2d(filters=11, kernel=(2, 3)),
+            Conv2d(filters=11, kernel=(3, 3), algorithm="direct"),
             Sigmoid(),
             AveragePool(window=(2, 2)),
             Flatten(),

@@ -21,13 +21,16 @@ from nnjit.kernels.simd import (
     lane_sum,
     lanes,
     load,
+    load_apart,
     load_integers,
     maximum,
     minimum,
     round_to_even,
+    run_loader,
     scale_by_power,
     store,
     store_integers,
+    store_run,
     where,
 )
 
@@ -133,6 +136,27 @@ def test_load_and_store_take_rows_indices_and_positions(dtype: Any) -> None:
     assert_array_equal(out_image[0, 1, 2], image[1, 2, 0])
     assert np.count_nonzero(out_image) == L
     assert_array_equal(out_flat, [*[0] * 3, *range(5, 5 + L), *[0] * (L - 3)])
+
+
+load_three = run_loader(3)
+
+
+@kernel
+def move_runs(x, flat, out, gathered):
+    store_run(out, 1, 2, load_three(x, 5, -2))
+    store(gathered, 0, load_apart(flat, 2, 3, 1000))
+    store(gathered, 1, load_apart(flat, 2, 3, 4))
+
+
+@DTYPES
+def test_runs_and_vectors_of_scalars_apart_take_steps(dtype: Any) -> None:
+    L = lanes(dtype)
+    x, flat = np.arange(6 * L, dtype=dtype).reshape(6, L), np.arange(4 * L, dtype=dtype)
+    out, gathered = np.zeros((6, L), dtype), np.zeros((2, L), dtype)
+    move_runs(x, flat, out, gathered)
+    assert_array_equal(out, [0 * x[0], x[5], 0 * x[0], x[3], 0 * x[0], x[1]])
+    # From the fourth lane on the last of four scalars stands.
+    assert_array_equal(gathered, [2 + 3 * np.arange(L), [2, 5, 8, *[11] * (L - 3)]])
 
 
 @kernel

@@ -264,21 +264,6 @@ def entry(table, index):
     return table[index]
 
 
-def _set_entry(typing_context, table, index, value):
-    def generate(context, builder, signature, arguments):
-        entry_value = context.cast(builder, arguments[2], value, table.dtype)
-        builder.store(entry_value, element_pointer(context, builder, table, arguments[0], index, arguments[1]))
-        return context.get_dummy_value()
-
-    return types.void(table, index, value), generate
-
-
-@lowered_by(_set_entry)
-def set_entry(table, index, value):
-    """table[index] = value for an index that is known not to be negative."""
-    table[index] = value
-
-
 def _prefetch_for(write):
     def _prefetch(typing_context, x, index):
         def generate(context, builder, signature, arguments):

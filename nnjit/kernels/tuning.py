@@ -193,7 +193,7 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
     """The tile for the products of Winograd's algorithm; its rows divide `lanes`. All vectors come from the second
     cache.
 
-    Measured on one core, 64 maps of 16x16: 8x2 2.6 ms, 8x3 3.5 ms, 4x4 3.7 ms.
+    Measured on one core, 64 maps of 16x16: 8x2 and 8x3 3.1 ms, 4x5 3.3 ms, 4x2 and 8x1 3.6 ms.
     """
 
     def cost(r: int, c: int) -> float:
@@ -226,8 +226,8 @@ PIECE_POSITIONS = 96
 taps stay in the first cache. Measured on one core over 17 layers, as a share of the peak: 96 and 128 positions 70 %,
 256 positions 68 % (with AVX2 63 and 60 %)."""
 PIECE_BYTES = 1_200_000
-"""What all rows and maps of a piece may take together, so that it stays in the second cache (128 maps of 8x8: 126 to
-155 GFLOP/s, with 500,000 before)."""
+"""What all rows and maps of a piece may take together, so that it stays in the second cache (128 maps of 8x8:
+141 GFLOP/s with 500,000, 178 with 1,500,000)."""
 PART_POSITIONS = 64
 """Positions that a part of a sum has at least; fewer, and adding up its lanes would take as long as its products."""
 MOST_PARTS = 8
