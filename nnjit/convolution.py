@@ -28,6 +28,7 @@ from nnjit.kernels.contraction import (
 )
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts, in_vectors
+from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.tuning import (
     choose_cut,
     choose_form,
@@ -87,8 +88,8 @@ class Taps(NamedTuple):
     """`contraction.Weights.lines`."""
     columns: NDArray[np.int64]
     """(columns, 2): of each line of the kernel, the first and last taps that a column of the output uses."""
-    reuse: int
-    """How many taps in a row read the same vectors, shifted."""
+    run: int
+    """How many taps in a row read vectors that follow each other."""
 
 
 class Ends(NamedTuple):
@@ -212,32 +213,36 @@ class Convolution:
             channels * width,
             _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1]),
             np.tile([0, channels * width], (extent.columns, 1)),
-            width if self.stride[1] == 1 else 1,
+            width,
         )
 
     def _bind_weights(self, site: Site, window: View, work: int) -> None:
         """The gradients of the weights and the biases."""
         assert site.dout is not None
         extent, dout = site.out.extent, site.dout.view
-        c, u, v = _grid(range(self.shape[0]), range(self.kernel[0]), range(self.kernel[1]))
+        (height, width), (down, right) = self.kernel, self.stride
+        c, u, v = _grid(range(self.shape[0]), range(height), range(width))
         x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
+        x_fresh = x_taps[(u >= height - down) & (v >= width - right)]
+        tile = replace(choose_lanes_tile(self.filters, len(x_taps), width), column_step=window.column)
+        bias_tile = TileShape(tile.rows, 1, halved=tile.halved)
+        extent, (dout, window) = _joined(extent, dout, window)
         n, i = _grid(range(extent.blocks), range(extent.lines))
         starts = np.stack([view.start + n * view.block + i * view.line for view in (dout, window)], axis=1)
-        tile = choose_lanes_tile(self.filters, len(x_taps), self.kernel[1])
-        if window.column == dout.column == 1:
-            tile = replace(tile, column_step=1)
-        line = self.filters * extent.columns + self.shape[0] * site.x.view.line * self.stride[0]
+        line = self.filters * extent.columns + self.shape[0] * window.line
         part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
-        cut = choose_cut(len(starts), extent.columns, line, part_bytes)
+        cut = choose_cut(len(starts), extent.columns, line, part_bytes, width, right)
         places = tile_places(tile, self.filters, len(x_taps), site.lanes)
         tiles = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
         cut = cut._replace(shares=min(cut.shares, tiles))
-        parts, bias_parts = self._parts(site, cut, 1, places)
+        bias_places = tile_places(bias_tile, self.filters, 1, site.lanes)
+        parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
         sums = parts.reshape(cut.parts, -1)
-        operands = (tile, extent, cut, dout, window, starts, x_taps, sums, bias_parts)
+        following = np.concatenate([starts, starts[: cut.lines]]).reshape(-1)
+        operands = (tile, bias_tile, extent, cut, dout, window, following, x_taps, x_fresh, sums, bias_parts)
         site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
-        self._add_bias_parts(site, bias_parts)
+        self._add_bias_parts(site, bias_parts, bias_places)
 
     def _bind_weights_winograd(self, site: Site, form: Form, window: View, work: int) -> None:
         """Likewise by Winograd's algorithm."""
@@ -250,7 +255,8 @@ class Convolution:
         cut = choose_groups_cut(extent.blocks * tiling.groups, part_bytes)
         row_tiles = -(-self.filters // tile.rows)
         cut = cut._replace(shares=min(cut.shares, row_tiles))
-        parts, bias_parts = self._parts(site, cut, form.entries, places)
+        bias_places = in_vectors(np.arange(self.filters, dtype=np.int64), site.lanes)
+        parts, bias_parts = self._parts(site, cut, form.entries, places, bias_places)
         rows = (-(-row_tiles // cut.shares) + 1) * tile.rows
         scratch = site.workspace.by_thread(scratch_vectors(form, tiling, rows))
         steps = np.arange(channels, dtype=np.int64) * tiling.group
@@ -262,20 +268,20 @@ class Convolution:
         site.backward_parameters.append(
             Call(winograd_weights_back, -(-len(places) // BACK_VECTORS), back, 20 * parts[0].size)
         )
-        self._add_bias_parts(site, bias_parts)
+        self._add_bias_parts(site, bias_parts, bias_places)
 
-    def _parts(self, site: Site, cut: Cut, planes: int, places: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _parts(
+        self, site: Site, cut: Cut, planes: int, places: NDArray[np.int64], bias_places: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Memory for the parts of the gradients of the weights and, if there are any, the biases."""
-        biases = -(-self.filters // site.lanes) * site.lanes if "bias" in site.gradients else 0
         return (
             site.workspace.passed_on(cut.parts, planes, *places.shape),
-            aligned_zeros((cut.parts, biases), site.dtype),
+            aligned_zeros((cut.parts, bias_places.size if "bias" in site.gradients else 0), site.dtype),
         )
 
-    def _add_bias_parts(self, site: Site, parts: NDArray[Any]) -> None:
+    def _add_bias_parts(self, site: Site, parts: NDArray[Any], places: NDArray[np.int64]) -> None:
         if "bias" in site.gradients:
-            places = in_vectors(np.arange(self.filters, dtype=np.int64), site.lanes)
-            split = parts.reshape(len(parts), -1, site.lanes)
+            split = parts.reshape(len(parts), *places.shape)
             site.backward_parameters.append(_add_parts(split, places, site.gradients["bias"]))
 
     def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
@@ -311,9 +317,10 @@ class Convolution:
         # (LeNet-5's second layer: 211 instead of 260 us on one core).
         needed = int((columns[:, 1] - columns[:, 0]).sum())
         indices = range(len(upper.taps)), range(len(lower.taps)), range(self.filters)
-        if len(lower.taps) * lower.positions > 1.15 * needed:
+        run = max(len(lower.taps), 1)
+        if run * lower.positions > 1.15 * needed:
             u, v, f = _grid(*indices)
-            columns = columns * self.filters
+            columns, run = columns * self.filters, 1
         else:
             u, f, v = _grid(indices[0], indices[2], indices[1])
             columns = np.tile([0, self.filters * len(lower.taps)], (lower.positions, 1))
@@ -324,7 +331,7 @@ class Convolution:
             self.filters * len(lower.taps),
             _spans(upper.positions, 1, down_by, vertical.size),
             columns,
-            max(len(lower.taps), 1),
+            run,
         )
 
     def _phases(self, k: int) -> list[Phase]:
@@ -332,7 +339,8 @@ class Convolution:
         size, on, kernel, stride = self.shape[1 + k], self.axes[k], self.kernel[k], self.stride[k]
         phases = []
         for phase in range(min(stride, size)):
-            taps = [u for u in range(kernel) if (phase + on.before - u) % stride == 0]
+            # The last tap first: it reads the first position.
+            taps = [u for u in reversed(range(kernel)) if (phase + on.before - u) % stride == 0]
             positions = (size - 1 - phase) // stride + 1
             offsets = [(phase + on.before - u) // stride for u in taps]
             first, last = min(offsets, default=0), max(offsets, default=0) + positions - 1
@@ -354,6 +362,25 @@ def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) 
     """The view of one phase's positions alone."""
     start = view.start + upper.phase * view.line + lower.phase * view.column
     return view._replace(start=start, line=stride[0] * view.line, column=stride[1] * view.column)
+
+
+LINE_POSITIONS = 48
+"""How long lines are made that may have any length (weight gradients by 1x1, with AVX2: 48 positions 66 % of the peak,
+96 and more 49 %, since a piece of a sum takes whole lines, and no tile reads a vector of a map twice)."""
+
+
+def _joined(extent: Extent, *views: View) -> tuple[Extent, list[View]]:
+    """Lines that follow each other without a gap in all views, as in a convolution by 1x1, cut anew into longer ones.
+
+    A line costs a tile as much as 1 to 3 columns, and its last tile may overlap the one before.
+    """
+    positions = extent.lines * extent.columns
+    if any(view.line != extent.columns * view.column for view in views):
+        return extent, list(views)
+    lengths = [length for length in range(1, positions + 1) if positions % length == 0]
+    columns = min(lengths, key=lambda length: abs(np.log(length / LINE_POSITIONS)))
+    longer = extent._replace(lines=positions // columns, columns=columns)
+    return longer, [view._replace(line=columns * view.column) for view in views]
 
 
 def _grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
@@ -381,11 +408,8 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
     """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
     contracted."""
     taps, extent, weight = len(passed.x), ends.extent, filters.scalars
-    steady = x.column == 1
     used = tuple((int(first), int(last)) for first, last in passed.columns)
-    tile = choose_tile(extent.rows, extent.columns, taps, reuse=passed.reuse, steady=steady, used=used)
-    if steady:
-        tile = replace(tile, column_step=1)
+    tile = choose_tile(extent.rows, extent.columns, taps, run=passed.run, column_step=x.column, used=used)
     row_tiles = -(-extent.rows // tile.rows)
     packed = site.workspace.passed_on(row_tiles, taps, tile.rows)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,8 +32,16 @@ def silent_arithmetic() -> Iterator[None]:
 def few_tiles() -> Iterator[None]:
     """Tiles of four shapes alone, so that not every size compiles kernels of its own; they overlap at most sizes."""
 
-    def choose(rows: int, columns: int, taps: int, group_rows: int | None = None, **hints: Any) -> TileShape:
-        return TileShape(min(rows, 2), 3 if columns >= 3 else 1)
+    def choose(
+        rows: int,
+        columns: int,
+        taps: int,
+        group_rows: int | None = None,
+        run: int = 1,
+        column_step: int = 0,
+        used: tuple[tuple[int, int], ...] = (),
+    ) -> TileShape:
+        return TileShape(min(rows, 2), 3 if columns >= 3 else 1, column_step=column_step, run=run)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (tuning, convolution):

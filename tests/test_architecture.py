@@ -144,9 +144,9 @@ def test_what_is_loaded_is_seen() -> None:
 # What kernels and settings say about themselves
 
 NO_ARRAYS = {
-    "task", "thread", "form", "tile", "extent", "epilogue", "window", "tiling", "classes", "chunk", "decayed",
-    "nesterov", "threshold", "samples", "planes", "bands", "cut", "rows", "row_step", "map_step", "rotated", "groups",
-    "step",
+    "task", "thread", "form", "tile", "bias_tile", "extent", "epilogue", "window", "tiling", "classes", "chunk",
+    "decayed", "nesterov", "threshold", "samples", "planes", "bands", "cut", "rows", "row_step", "map_step", "rotated",
+    "groups", "step",
 }  # fmt: skip
 SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights )?\([\w*/, .+-]+\)")
 

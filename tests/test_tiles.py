@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from nnjit.kernels.contraction import (
     Weights,
     contract,
     contract_lanes,
-    first_rows,
+    pack_rows,
     tile_places,
 )
 from nnjit.kernels.program import Call, Program
@@ -30,30 +31,62 @@ from nnjit.kernels.simd import lanes
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts
 from nnjit.kernels.tiles import (
     TileShape,
+    tile_add,
     tile_add_sums,
+    tile_add_vectors,
     tile_fma,
     tile_fma_vectors,
     tile_rows,
     tile_store,
     tile_zeros,
 )
-from nnjit.kernels.tuning import choose_chunks, choose_cut, choose_groups_cut, choose_tile, vector_registers
+from nnjit.kernels.tuning import (
+    choose_chunks,
+    choose_cut,
+    choose_groups_cut,
+    choose_lanes_tile,
+    choose_tile,
+    vector_registers,
+)
 from nnjit.kernels.winograd_transforms import F43, F45
 
 Array = NDArray[Any]
 
-SHAPES = [TileShape(1, 1), TileShape(1, 3, 1, 2), TileShape(3, 1, 3), TileShape(2, 4, 3, 1), TileShape(4, 5)]
+SHAPES = [
+    TileShape(1, 1),
+    TileShape(1, 3, 1, 2),
+    TileShape(3, 1, 3),
+    TileShape(2, 4, 3, 1),
+    TileShape(4, 5),
+    # Runs: of few rows, of many, of columns further apart.
+    TileShape(1, 4, 1, 1, run=2),
+    TileShape(3, 4, 1, 1, run=2),
+    TileShape(1, 3, 2, 2, run=3),
+    TileShape(2, 2, 1, 2, run=2),
+    TileShape(2, 6, 1, 1, run=3, halved=True),
+    TileShape(3, 1, 1, 1, halved=True),
+]
 
 
 @kernel
-def run_tile(task, tile, start, w, x, taps, out, sums):
-    """One tile through every operation; see the test for what comes out."""
+def run_tile(task, tile, start, w, x, out):
+    """One tile from its start to its end; see the test for what comes out."""
     total = tile_rows(tile, start, 1)
     total = tile_fma(tile, total, w, 2, x, 1, 2)
     tile_store(total, out, 1, 5, 1, 0)
+
+
+@kernel
+def run_tile_of_vectors(task, tile, x, taps, sums, row_sums):
+    """Likewise for sums over lanes."""
     total = tile_zeros(tile, x)
-    total = tile_fma_vectors(total, x, 2, 3, x, 4, taps, 1)
+    total = tile_fma_vectors(tile, total, 0, x, 2, 3, x, 4, taps, 1)
+    rows = tile_add_vectors(tile_zeros(tile, x), 0, x, 2, 3)
+    if tile.halved:
+        total = tile_add(total, tile_fma_vectors(tile, tile_zeros(tile, x), 1, x, 2, 3, x, 4, taps, 1))
+        rows = tile_add_vectors(rows, 1, x, 2, 3)
     tile_add_sums(total, sums, 2)
+    tile_add_sums(rows, row_sums, 2)
 
 
 @DTYPES
@@ -61,31 +94,45 @@ def run_tile(task, tile, start, w, x, taps, out, sums):
 def test_operations_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
     rng = np.random.default_rng(1)
     L = lanes(dtype)
-    start, w, x = (rng.standard_normal(size).astype(dtype) for size in ((5,), (12,), (20, L)))
-    taps = np.array([9, 5, 0, 3, 6, 1], np.int64)
-    out, sums = np.zeros((21, L), dtype), np.ones(40, dtype)
-    Program([Call(run_tile, 1, (tile, start, w, x, taps, out, sums), 1)]).run()
+    start, w, x = (rng.standard_normal(size).astype(dtype) for size in ((5,), (16,), (20, L)))
+    taps = np.array([9, 5, 0, 3, 6, 1, 2], np.int64)
+    out, sums, row_sums = np.zeros((21, L), dtype), np.ones(40, dtype), np.ones(40, dtype)
+    calls = [Call(run_tile_of_vectors, 1, (tile, x, taps, sums, row_sums), 1)]
+    if not tile.halved:
+        calls.append(Call(run_tile, 1, (tile, start, w, x, out), 1))
+    Program(calls).run()
 
-    expected, expected_sums = np.zeros_like(out), np.ones_like(sums)
+    expected, expected_sums, expected_row_sums = np.zeros_like(out), np.ones_like(sums), np.ones_like(sums)
     column_step = tile.column_step or 2  # the shape's own step, or the one that the call gives
     for r in range(tile.rows):
         for c in range(tile.columns):
-            expected[1 + 5 * r + c] = start[1 + r] + w[2 + tile.row_step * r] * x[1 + column_step * c]
-            expected_sums[2 + tile.columns * r + c] += (x[2 + 3 * r] * x[4 + taps[1 + c]]).sum()
+            if not tile.halved:
+                expected[1 + 5 * r + c] = start[1 + r]
+                for v in range(tile.run):
+                    scalar = w[2 + tile.row_step * (v * tile.rows + r)]
+                    expected[1 + 5 * r + c] += scalar * x[1 + column_step * c + v]
+            tap = taps[1 + c - c % tile.run] + c % tile.run
+            expected_sums[2 + tile.columns * r + c] += (x[2 + 3 * r] * x[4 + tap]).sum()
+            expected_row_sums[2 + tile.columns * r + c] += x[2 + 3 * r].sum()
     tolerance = 1e-6 if dtype == np.float32 else 1e-14
     assert_allclose(out, expected, rtol=tolerance, atol=tolerance)
     assert_allclose(sums, expected_sums, rtol=10 * tolerance, atol=10 * tolerance)
+    assert_allclose(row_sums, expected_row_sums, rtol=10 * tolerance, atol=10 * tolerance)
 
 
-# 5 rows and 7 columns: tiles that divide them, tiles that overlap at the ends, the whole, one number; one that knows
-# the step of its columns. All know that of their rows, the number of taps.
+# 5 rows and 7 columns: tiles that divide them, tiles that overlap at the ends, the whole, one number; some that know
+# the step of their columns, and runs of taps, with few rows and with many.
 BLOCKS, ROWS, LINES, COLUMNS, TAPS = 2, 5, 3, 7, 9
 TILES = [
-    TileShape(1, 1, TAPS),
-    TileShape(2, 3, TAPS),
-    TileShape(3, 2, TAPS, 1),
-    TileShape(5, 7, TAPS),
-    TileShape(4, 5, TAPS),
+    TileShape(1, 1),
+    TileShape(2, 3),
+    TileShape(3, 2, 1, 1),
+    TileShape(5, 7),
+    TileShape(4, 5),
+    TileShape(4, 3, 1, 1, run=3),
+    TileShape(1, 6, 1, 1, run=3),
+    TileShape(2, 3, 1, 1, run=3, halved=True),
+    TileShape(4, 2, 1, 1, halved=True),
 ]
 
 
@@ -96,7 +143,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     x = rng.standard_normal((BLOCKS * 60, L)).astype(dtype)
     d = rng.standard_normal((BLOCKS * ROWS * LINES * COLUMNS, L)).astype(dtype)
     w, bias = rng.standard_normal(ROWS * TAPS).astype(dtype), rng.standard_normal(ROWS).astype(dtype)
-    x_taps = rng.permutation(25)[:TAPS].astype(np.int64)
+    x_taps = (np.array([[20], [0], [9]], np.int64) + np.arange(3)).reshape(-1)
     out, dw = np.full_like(d, np.nan), np.full_like(w, np.nan)
     extent = Extent(BLOCKS, ROWS, LINES, COLUMNS)
     x_view = View(x, 1, 60, 0, COLUMNS, 1)
@@ -105,25 +152,34 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     # The kernel has three lines of three taps; all columns use all taps of a line.
     lines = np.array([[0, 3], [1, 3], [0, 2]])
     columns = np.array([[0, 3]] * COLUMNS)
-    weights = Weights(w, TAPS * first_rows(ROWS, tile.rows), np.arange(TAPS), 3, lines, columns)
-    forward = (tile, extent, weights, x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
+    row_tiles = -(-ROWS // tile.rows)
+    whole = replace(tile, halved=False)
+    packed = np.full((row_tiles, TAPS, tile.rows), np.nan, dtype)
+    pack = (whole, ROWS, w, TAPS, np.arange(TAPS), packed)
+    firsts, steps = np.arange(row_tiles) * TAPS * tile.rows, np.arange(TAPS) * tile.rows
+    weights = Weights(packed.reshape(-1), firsts, steps, 3, lines, columns)
+    forward = (whole, extent, weights, x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)
-    places = tile_places(tile, ROWS, TAPS, L)
-    parts, bias_parts = np.full((2, places.size), np.nan, dtype), np.full((2, ROWS), np.nan, dtype)
+    steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)
+    places, bias_places = tile_places(tile, ROWS, TAPS, L), tile_places(bias_tile, ROWS, 1, L)
+    parts, bias_parts = (np.full((2, in_tiles.size), np.nan, dtype) for in_tiles in (places, bias_places))
+    db = np.full(ROWS, np.nan, dtype)
     n, i = (axis.reshape(-1) for axis in np.mgrid[:BLOCKS, :LINES])
     starts = np.stack([view.start + n * view.block + i * view.line for view in (plane, x_view)], axis=1)
-    backward = (tile, extent, cut, plane, x_view, starts, x_taps, parts, bias_parts)
-    row_tiles = -(-ROWS // tile.rows)
+    starts = np.concatenate([starts, starts[: cut.lines]]).reshape(-1)
+    backward = (steady, bias_tile, extent, cut, plane, x_view, starts, x_taps, x_taps[-1:], parts, bias_parts)
     calls = [
+        Call(pack_rows, row_tiles, pack, 1),
         Call(contract, BLOCKS * LINES * row_tiles, forward, 1),
         Call(contract_lanes, 4, backward, 1),
         Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts.reshape(2, -1, L), places, dw), 1),
+        Call(add_parts, -(-len(bias_places) // SUMS_VECTORS), (bias_parts.reshape(2, -1, L), bias_places, db), 1),
     ]
     Program(calls).run()
     assert np.isfinite(out).all() and np.isfinite(dw).all()
-    assert_allclose(bias_parts.sum(0), d.reshape(BLOCKS, ROWS, -1).sum((0, 2)), rtol=1e-4)
-    return {"out": out.tobytes(), "dw": dw.tobytes(), "db": bias_parts.tobytes()}
+    assert_allclose(db, d.reshape(BLOCKS, ROWS, -1).sum((0, 2)), rtol=1e-4)
+    return {"out": out.tobytes(), "dw": dw.tobytes(), "db": db.tobytes()}
 
 
 @DTYPES
@@ -138,7 +194,7 @@ def test_each_shape_is_a_type_of_its_own() -> None:
     from numba import typeof
 
     assert typeof(TileShape(2, 3)) == typeof(TileShape(2, 3))
-    assert len({typeof(TileShape(*steps)) for steps in np.ndindex(2, 2, 2, 2)}) == 16
+    assert len({typeof(TileShape(*steps)) for steps in np.ndindex(2, 2, 2, 2, 2, 2)}) == 64
     assert typeof(F43) != typeof(F45)
     assert len({typeof(Epilogue(name, backward)) for name in ("", "relu") for backward in (False, True)}) == 4
 
@@ -152,15 +208,24 @@ def test_each_shape_is_a_type_of_its_own() -> None:
     columns=st.integers(1, 200),
     taps=st.integers(1, 1000),
     group_rows=st.sampled_from([None, 8, 16]),
+    run=st.integers(1, 9),
+    column_step=st.integers(0, 3),
 )
-def test_a_chosen_tile_fits(registers: int, rows: int, columns: int, taps: int, group_rows: int | None) -> None:
+def test_a_chosen_tile_fits(
+    registers: int, rows: int, columns: int, taps: int, group_rows: int | None, run: int, column_step: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "vector_registers", lambda: registers)
-        tile = choose_tile.__wrapped__(rows, columns, taps, group_rows)
+        tile = choose_tile.__wrapped__(rows, columns, taps, group_rows, run, column_step)
+        lanes_tile = choose_lanes_tile.__wrapped__(rows, run * taps, run)
     assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns
     assert group_rows is None or group_rows % tile.rows == 0
     # With fewer registers than 8 vectors any tile of use spills.
     assert tile.rows * tile.columns <= max(registers, 8) - 2
+    assert 1 <= lanes_tile.rows <= rows and lanes_tile.columns % lanes_tile.run == 0
+    assert lanes_tile.halved == (registers < 32) and run % lanes_tile.run == 0
+    registers *= 1 + lanes_tile.halved
+    assert (lanes_tile.rows + 1) * lanes_tile.columns < registers
 
 
 def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +236,16 @@ def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
-    lenet5 = choose_cut(4 * 28, 28, 200, 600)
-    assert (lenet5.parts, lenet5.lines) == (8, 4)
-    assert choose_cut(1, 63, 200, 600).parts == 1
-    assert choose_cut(10_000, 28, 200, 9_000_000).parts == 1
-    assert choose_cut(10_000, 28, 1_000_000, 600).lines == 1
+    lenet5 = choose_cut(4 * 28, 28, 200, 600, 5, 1)
+    assert (lenet5.parts, lenet5.lines) == (8, 3)
+    assert choose_cut(1, 63, 200, 600, 5, 1).parts == 1
+    assert choose_cut(10_000, 28, 200, 9_000_000, 5, 1).parts == 1
+    assert choose_cut(10_000, 28, 1_000_000, 600, 5, 1).lines == 1
+
+
+def test_a_piece_of_a_sum_is_shorter_where_each_position_reads_more() -> None:
+    pieces = [choose_cut(512, 4, 200, 600, kernel, stride).lines for kernel, stride in ((3, 1), (3, 2), (3, 3), (1, 1))]
+    assert pieces == sorted(pieces, reverse=True) and pieces[0] > pieces[-1]
     assert choose_groups_cut(64, 600).parts == 4
     assert choose_groups_cut(64, 1_000_000).parts == 2
     assert choose_groups_cut(64, 20_000_000).parts == 1

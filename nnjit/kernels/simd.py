@@ -32,12 +32,12 @@ def lanes(dtype) -> int:
 
 
 class VectorType(types.Type):
-    """Numba's type of a vector of lanes."""
+    """Numba's type of a vector of lanes, or of half of them."""
 
-    def __init__(self, dtype):
+    def __init__(self, dtype, halved=False):
         self.dtype = dtype
-        self.count = VECTOR_BYTES * 8 // dtype.bitwidth
-        super().__init__(name=f"Vector({dtype})")
+        self.count = VECTOR_BYTES * 8 // dtype.bitwidth // (1 + halved)
+        super().__init__(name=f"Vector({dtype}, {self.count})")
 
 
 class MaskType(types.Type):

@@ -8,7 +8,9 @@ bits, a form of Winograd's algorithm, the parts and pieces of a sum, follows fro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
+from math import gcd, log
 
 import numpy as np
 from numba.core.registry import cpu_target
@@ -30,6 +32,9 @@ FAR_LOAD = 1.0
 NEAR_BYTES = 24 * 1024
 """What a tile may read again and again and still find in the first cache: half of it."""
 
+LONGEST_RUN = 16
+"""Taps of a run at most, since a run is code without a loop."""
+
 
 @cache
 def vector_registers() -> int:
@@ -47,27 +52,32 @@ def choose_tile(
     columns: int,
     taps: int,
     group_rows: int | None = None,
-    reuse: int = 1,
-    steady: bool = False,
+    run: int = 1,
+    column_step: int = 0,
     used: tuple[tuple[int, int], ...] = (),
 ) -> TileShape:
     """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
 
-    `reuse` is how many taps in a row read the same vectors, shifted: a kernel's width, 1 for a dense layer. Without a
-    `steady` step between the columns, each needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s
-    with one, at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where
-    not all columns use all.
+    `run` is how many taps in a row read vectors that follow each other: a kernel's width, 1 for a dense layer. Without
+    a `column_step`, 0, each column needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s with one,
+    at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where not all
+    columns use all.
     """
     most = max((last - first for first, last in used), default=0)
+    run = max(length for length in range(1, LONGEST_RUN + 1) if run % length == 0)
 
     def cost(r: int, c: int) -> float:
-        far = FAR_LOAD * c / reuse if taps * c * VECTOR_BYTES / reuse > NEAR_BYTES else 0.0
-        addresses = 0.0 if steady else 2.5 * max(c - 2, 0)
+        vectors = (c + run - 1) / run if column_step == 1 else float(c)
+        # A kernel 1 wide reads each vector once.
+        near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and not (column_step and run == 1)
+        far = 0.0 if near else FAR_LOAD * vectors
+        addresses = 0.0 if column_step else 2.5 * max(c - 2, 0)
         tiles = used_by_tiles(used, c) if most else []
         share = sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
-        return (_cycles(r, c, far) + addresses) * taps * share + r * c * ENTRY_OVERHEAD
+        return (_cycles(r, c, far, vectors, run) + addresses) * taps * share + r * c * ENTRY_OVERHEAD
 
-    return _cheapest(rows, columns, group_rows, 0.5, cost)
+    tile = _cheapest(rows, columns, group_rows, lambda r, c: _fits(r, c, run if column_step else 0), cost)
+    return replace(tile, run=run, column_step=column_step)
 
 
 def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple[int, int]]:
@@ -81,47 +91,63 @@ def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple
 
 
 @cache
-def choose_lanes_tile(rows: int, taps: int, reuse: int = 1) -> TileShape:
-    """The tile for the gradient of rows x taps weights, which sums over samples and positions.
+def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
+    """The tile for the gradient of rows x taps weights, which sums over samples and positions; `run` taps in a row read
+    vectors that follow each other.
 
     Every tile reads the deltas of its rows anew, each row from an address of its own; taps are shifts of lines that
-    stay near, unless the kernel is 1 wide (`reuse`). Measured on one core: 4x6 at 106 to 176 GFLOP/s, 8x3 at 62 to 165.
+    stay near, unless the kernel is 1 wide. Measured on one core: 4x6 at 106 to 176 GFLOP/s, 8x3 at 62 to 165. With
+    AVX2 over 18 layers halves of 4x3 reach 72 % of the peak, 2x5 64 %, 3x3 62 %, 5x2 61 %.
     """
+    halved = vector_registers() < 32
 
     def cost(r: int, c: int) -> float:
-        return _cycles(r, c, r + (FAR_LOAD * c if reuse == 1 else 0.0))
+        if halved:
+            addresses = 0.15 * c / gcd(c, run)
+            return max(r * c / 2, (r + c) / 1.4, 4.0) + 1.0 + addresses
+        return _cycles(r, c, r + (FAR_LOAD * c if run == 1 else 0.0), c)
 
-    return _cheapest(rows, taps, None, 0.0, cost)
+    def fits(r: int, c: int) -> bool:
+        return r * c + c < 2 * vector_registers() if halved else _fits(r, c)
+
+    tile = _cheapest(rows, taps, None, fits, cost)
+    return replace(tile, run=gcd(tile.columns, run), halved=halved)
 
 
-def _cycles(r: int, c: int, far: float) -> float:
-    """Cycles of a tap for a tile of r x c vectors: its multiply-adds, two a cycle, its loads, or at least the latency
-    of one addition; and what far loads cost beside that. With one or two rows, one multiply-add a cycle was the most
-    that was seen."""
+def _cycles(r: int, c: int, far: float, vectors: float, run: int = 1) -> float:
+    """Cycles of a tap, one of a run, for a tile of r x c vectors: its multiply-adds, two a cycle, its loads of
+    `vectors` vectors, or at least the latency of one addition; and what far loads cost beside that. With one or two
+    rows and runs of one tap, one multiply-add a cycle was the most that was seen, with runs 1.4."""
     pieces = 32 / vector_registers()
-    rate = 2 if r > 2 else 1
-    return max(r * c / rate * pieces, (r + c * pieces) / 2, 4.0) + TAP_OVERHEAD + 0.15 * r + far
+    rate = 2 if r > 2 else 1.4 if run > 1 else 1
+    return max(r * c / rate * pieces, (r + vectors * pieces) / 2, 4.0) + TAP_OVERHEAD / run + 0.15 * r + far
+
+
+def _fits(r: int, c: int, run: int = 0) -> bool:
+    """Whether the sums of a tile of r x c vectors fit the registers, beside its columns and one row, a scalar in all
+    lanes, or, where `tile_fma` has runs and few rows, beside a run of scalars for each row and one column; where
+    registers are half as wide, a scalar takes half a vector.
+
+    Measured on one core: 3x8 runs at 96 GFLOP/s, 3x7 at 108; with AVX2 3x2 at 65, 6x1 at 86.
+    """
+    few = 0 < r * run < c
+    if vector_registers() == 32:
+        return r * c <= 24 and r * c + (r * run if few else c) < 31
+    return r * c + (r * run / 2 + 0.5 if few else c) + 0.5 <= 8
 
 
 def _cheapest(
-    rows: int, columns: int, group_rows: int | None, row_vectors: float, cost: Callable[[int, int], float]
+    rows: int,
+    columns: int,
+    group_rows: int | None,
+    fits: Callable[[int, int], bool],
+    cost: Callable[[int, int], float],
 ) -> TileShape:
-    """The tile with which ceil(rows / r) * ceil(columns / c) tiles cost least, among those whose sums, columns and one
-    row fit the registers.
-
-    A row takes `row_vectors` vectors where registers are half as wide: half of one for a scalar in all lanes, none for
-    a vector, which is read from memory as it is used. Measured on one core: 3x8 runs at 96 GFLOP/s, 3x7 at 108; with
-    AVX2 and scalars 3x2 at 65, 6x1 at 86.
-    """
-    wide = vector_registers() == 32
-
-    def fits(r: int, c: int) -> bool:
-        return r * c <= 24 and r * c + c < 31 if wide else r * c + c + row_vectors <= 8
-
+    """The tile with which ceil(rows / r) * ceil(columns / c) tiles cost least, among those that fit the registers."""
     shapes = [
         (r, c)
         for r in range(1, min(rows, 16, group_rows or rows) + 1)
-        for c in range(1, min(columns, 8) + 1)
+        for c in range(1, min(columns, 24) + 1)
         if (group_rows is None or group_rows % r == 0) and fits(r, c)
     ]
     return TileShape(*min(shapes, key=lambda shape: -(-rows // shape[0]) * -(-columns // shape[1]) * cost(*shape)))
@@ -197,9 +223,9 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
     """
 
     def cost(r: int, c: int) -> float:
-        return _cycles(r, c, FAR_LOAD * c) * tiling.maps + r * c * ENTRY_OVERHEAD
+        return _cycles(r, c, FAR_LOAD * c, c) * tiling.maps + r * c * ENTRY_OVERHEAD
 
-    return _cheapest(tiling.rows, tiling.group, lanes, 0.5, cost)
+    return _cheapest(tiling.rows, tiling.group, lanes, _fits, cost)
 
 
 def choose_weights_tiling(form: Form, tiling: Tiling) -> Tiling:
@@ -221,10 +247,9 @@ def choose_weights_tile(tiling: Tiling) -> TileShape:
     return TileShape(min(size, tiling.rows), min(size, tiling.maps))
 
 
-PIECE_POSITIONS = 96
-"""Positions that a task of `contract_lanes` runs over for all its weights before it goes on, so that a tile's rows and
-taps stay in the first cache. Measured on one core over 17 layers, as a share of the peak: 96 and 128 positions 70 %,
-256 positions 68 % (with AVX2 63 and 60 %)."""
+NEAR_VECTORS = 450
+"""Vectors of a piece of `contract_lanes` that a tile reads, for its rows and its runs of taps: they stay in the first
+cache."""
 PIECE_BYTES = 1_200_000
 """What all rows and maps of a piece may take together, so that it stays in the second cache (128 maps of 8x8:
 141 GFLOP/s with 500,000, 178 with 1,500,000)."""
@@ -236,16 +261,23 @@ MOST_PARTS_BYTES = 16_000_000
 """What all parts of a sum may take together."""
 
 
-def choose_cut(lines: int, columns: int, line_vectors: int, part_bytes: int) -> Cut:
+def choose_cut(lines: int, columns: int, line_vectors: int, part_bytes: int, kernel: int, stride: int) -> Cut:
     """How the sum for the gradient to the weights is cut: `lines` lines of all images, of `columns` positions, where a
-    line of input and gradient takes `line_vectors` vectors, and a part `part_bytes`."""
+    line of input and gradient takes `line_vectors` vectors, and a part `part_bytes`; kernel and stride across.
+
+    Measured on one core over 18 layers, as a share of the peak, for pieces of 48, 64, 96 and 128 positions whatever the
+    kernel: 67, 69, 69 and 67 % (with AVX2 73, 74, 73 and 71 %); by 1x1 and with strides of 3, 45 to 52 % from 96 on.
+    """
     parts = _parts(min(lines, lines * columns // PART_POSITIONS, MOST_PARTS_BYTES // part_bytes, MOST_PARTS))
     part = -(-lines // parts)
-    piece = min(-(-PIECE_POSITIONS // columns), PIECE_BYTES // (line_vectors * VECTOR_BYTES))
-    # Pieces of a part as equal as can be. Two tasks for every thread, or as many as parts, if those are more; sums do
-    # not depend on that.
-    pieces = -(-part // max(1, piece))
-    return Cut(parts, -(-part // pieces), max(1, 2 * get_threads() // parts))
+    # A tile of 4 x 6 stands for all, whatever the CPU's: a position of its rows, and of what its taps read anew.
+    wanted = NEAR_VECTORS / (4 + -(-6 // kernel) * stride)
+    # Pieces of a part are as equal as can be. Two tasks for every thread, or as many as parts, if those are more; sums
+    # do not depend on that.
+    sizes = {-(-part // pieces) for pieces in range(1, part + 1)}
+    fitting = max(1, PIECE_BYTES // (line_vectors * VECTOR_BYTES))
+    piece = min((size for size in sizes if size <= fitting), key=lambda size: abs(log(size * columns / wanted)))
+    return Cut(parts, piece, max(1, 2 * get_threads() // parts))
 
 
 def choose_groups_cut(groups: int, part_bytes: int) -> Cut:

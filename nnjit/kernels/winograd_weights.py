@@ -43,7 +43,7 @@ def _add_products(tile, tiling, tiles, memory, d_at, d_step, x_at, steps, sums, 
         k = min(start, tiling.maps - tile.columns)
         total = tile_zeros(tile, memory)
         for t in range(tiles):
-            total = tile_fma_vectors(total, memory, d_at + t, d_step, memory, x_at + t, steps, k)
+            total = tile_fma_vectors(tile, total, 0, memory, d_at + t, d_step, memory, x_at + t, steps, k)
         tile_add_sums(total, sums, at)
         at += tile.rows * tile.columns
 
