@@ -167,8 +167,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     db = np.full(ROWS, np.nan, dtype)
     n, i = (axis.reshape(-1) for axis in np.mgrid[:BLOCKS, :LINES])
     starts = np.stack([view.start + n * view.block + i * view.line for view in (plane, x_view)], axis=1)
-    starts = np.concatenate([starts, starts[: cut.lines]]).reshape(-1)
-    backward = (steady, bias_tile, extent, cut, plane, x_view, starts, x_taps, x_taps[-1:], parts, bias_parts)
+    backward = (steady, bias_tile, extent, cut, plane, x_view, starts.reshape(-1), x_taps, x_taps[-1:], parts, bias_parts)
     calls = [
         Call(pack_rows, row_tiles, pack, 1),
         Call(contract, BLOCKS * LINES * row_tiles, forward, 1),

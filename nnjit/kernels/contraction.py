@@ -181,8 +181,7 @@ def contract_lanes(task, tile, bias_tile, extent, cut, d, x, starts, x_taps, x_f
 
     d View (N, R, I, J), its columns side by side  x View (N, -, I, J)  x_taps (K,)
     x_fresh (F,): the taps that read what no earlier line or column has read
-    starts (2 * N * I + 2 * cut.lines,): where line i of block n starts in d, and where in x, instead of what their
-    views say of it; and entries of no meaning for as many lines as a piece has
+    starts (2 * N * I,): where line i of block n starts in d, and where in x, instead of what their views say of it
     parts (parts, row tiles * tap tiles * tile.rows * tile.columns), tile by tile, fully overwritten; a tile that would
     pass the last row or tap starts earlier, so some entries stand there twice
     bias_parts (parts, row tiles * tile.rows), likewise, or (parts, 0)  bias_tile: one column of `tile`
@@ -216,15 +215,16 @@ def contract_lanes(task, tile, bias_tile, extent, cut, d, x, starts, x_taps, x_f
                 if tile.halved:
                     total = tile_add(total, _line_sums(bias_tile, 1, extent.columns, d, row, starts, start, stop))
                 tile_add_sums(total, bias_sums, bias)
-            # Each tile also has a row of d or a tap of x brought near where the next piece reads it.
+            # Each tile also has a row of d or a tap of x brought near where the next piece of this part reads it; what
+            # another thread wrote for its own part stays there.
             fresh = number - first_tile
             if fresh < extent.rows:
-                ahead, ahead_first, ahead_step = d.vectors, 2 * cut.lines, 1
+                ahead, ahead_first, ahead_step = d.vectors, 0, 1
                 ahead_at = fresh * d.row
             else:
-                ahead, ahead_first, ahead_step = x.vectors, 2 * cut.lines + 1, tile.column_step
+                ahead, ahead_first, ahead_step = x.vectors, 1, tile.column_step
                 ahead_at = entry(x_fresh, min(fresh - extent.rows, len(x_fresh) - 1))
-            next_piece = (ahead, ahead_first, ahead_at, ahead_step)
+            next_piece = (ahead, ahead_first + 2 * min(cut.lines, last_line - stop), ahead_at, ahead_step)
             total = _products(tile, 0, extent.columns, d, x, row, starts, start, stop, x_taps, tap, next_piece)
             if tile.halved:
                 second = _products(tile, 1, extent.columns, d, x, row, starts, start, stop, x_taps, tap, next_piece)
