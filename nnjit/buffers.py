@@ -15,12 +15,20 @@ from nnjit.parameters import aligned_zeros
 
 
 class Border(NamedTuple):
-    """Zeros round each plane of an image: lines before and after, columns before and after."""
+    """Zeros round each plane of an image: lines before and after, columns before and after; and vectors between
+    planes."""
 
     top: int = 0
     bottom: int = 0
     left: int = 0
     right: int = 0
+    between: int = 0
+
+    def apart(self, height: int, width: int) -> Border:
+        """With an odd number of vectors from plane to plane, where they would share few lines of a cache (1x1 from 64
+        maps of 16x16: 66 to 73 % of the peak)."""
+        plane = (self.top + height + self.bottom) * (self.left + width + self.right)
+        return self._replace(between=1) if plane % 16 == 0 and plane >= 64 else self
 
 
 class Buffer:
@@ -40,17 +48,17 @@ class Buffer:
         """A buffer of zeros."""
         width = lanes(dtype)
         if len(shape) == 1:
-            rows, height, columns = -(-shape[0] // width) * width, 1, 1
+            rows, row, columns = -(-shape[0] // width) * width, 1, 1
         else:
             rows = shape[0]
-            height = border.top + shape[1] + border.bottom
             columns = border.left + shape[2] + border.right
+            row = (border.top + shape[1] + border.bottom) * columns + border.between
         # Blocks an odd number of vectors apart: at a power of two, those of a dense layer's tile would share one line
         # of each cache.
-        block = rows * height * columns | 1
+        block = rows * row | 1
         vectors = aligned_zeros((blocks * block, width), dtype)
         start = border.top * columns + border.left
-        view = View(vectors, start, block, height * columns, columns, 1)
+        view = View(vectors, start, block, row, columns, 1)
         return cls(view, blocks, shape)
 
     @property

@@ -156,7 +156,7 @@ class Convolution:
             for form in filter(None, (self._forward_form, self._weights_form)):
                 last = max(last, _whole(form, on.size) + form.taps - 2 - on.before)
             zeros += [on.before, max(0, last - (self.shape[1 + k] - 1))]
-        return Border(*zeros)
+        return Border(*zeros).apart(*self.shape[1:])
 
     def gradient_border(self) -> Border:
         """The zeros that the backward pass reads round the gradient of the output."""
@@ -170,7 +170,7 @@ class Convolution:
             if form := self._weights_form:
                 last = max(last, _whole(form, on.size) - 1)
             zeros += [max(0, -first), max(0, last - (on.size - 1))]
-        return Border(*zeros)
+        return Border(*zeros).apart(*(on.size for on in self.axes))
 
     def bind(self, site: Site) -> None:
         """Record the calls of all passes."""
