@@ -97,18 +97,19 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
 
     Every tile reads the deltas of its rows anew, each row from an address of its own; taps are shifts of lines that
     stay near, unless the kernel is 1 wide. Measured on one core: 4x6 at 106 to 176 GFLOP/s, 8x3 at 62 to 165. With
-    AVX2 over 18 layers halves of 4x3 reach 72 % of the peak, 2x5 64 %, 3x3 62 %, 5x2 61 %.
+    AVX2 over 18 layers halves of 4x3 reach 72 % of the peak, 2x5 64 %, 3x3 62 %, 5x2 61 %. 6 rows of 5x5 taps: 3x5,
+    whose runs need one address, 172 GFLOP/s, 3x7 164; a single row: 1x10 136, 1x15 115.
     """
     halved = vector_registers() < 32
 
     def cost(r: int, c: int) -> float:
+        addresses = 0.15 * c / gcd(c, run)
         if halved:
-            addresses = 0.15 * c / gcd(c, run)
             return max(r * c / 2, (r + c) / 1.4, 4.0) + 1.0 + addresses
-        return _cycles(r, c, r + (FAR_LOAD * c if run == 1 else 0.0), c)
+        return _cycles(r, c, r + (FAR_LOAD * c if run == 1 else 0.0), c) - 0.9 + addresses
 
     def fits(r: int, c: int) -> bool:
-        return r * c + c < 2 * vector_registers() if halved else _fits(r, c)
+        return r * c + c < 2 * vector_registers() if halved else _fits(r, c) and c <= 10
 
     tile = _cheapest(rows, taps, None, fits, cost)
     return replace(tile, run=gcd(tile.columns, run), halved=halved)
