@@ -89,7 +89,9 @@ class Taps(NamedTuple):
     columns: NDArray[np.int64]
     """(columns, 2): of each line of the kernel, the first and last taps that a column of the output uses."""
     run: int
-    """How many taps in a row read vectors that follow each other."""
+    """How many taps in a row read vectors equally far apart."""
+    run_step: int
+    """How far that is: 1, or 0 where it depends on the image."""
 
 
 class Ends(NamedTuple):
@@ -213,7 +215,8 @@ class Convolution:
             channels * width,
             _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1]),
             np.tile([0, channels * width], (extent.columns, 1)),
-            width,
+            width if width > 1 else channels,
+            1 if width > 1 else 0,
         )
 
     def _bind_weights(self, site: Site, window: View, work: int) -> None:
@@ -316,13 +319,15 @@ class Convolution:
         # (LeNet-5's second layer: 211 instead of 260 us on one core).
         needed = int((columns[:, 1] - columns[:, 0]).sum())
         indices = range(len(upper.taps)), range(len(lower.taps)), range(self.filters)
-        run = max(len(lower.taps), 1)
+        run, run_step = len(lower.taps), 1
         if run * lower.positions > 1.15 * needed:
             u, v, f = _grid(*indices)
-            columns, run = columns * self.filters, 1
+            columns = columns * self.filters
         else:
             u, f, v = _grid(indices[0], indices[2], indices[1])
-            columns = np.tile([0, self.filters * len(lower.taps)], (lower.positions, 1))
+            columns = np.tile([0, self.filters * run], (lower.positions, 1))
+        if run == 1 or run * lower.positions > 1.15 * needed:
+            run, run_step = self.filters, 0
         u_taps, v_taps = np.array(upper.taps, np.int64), np.array(lower.taps, np.int64)
         return Taps(
             f * channels * height * width + u_taps[u] * width + v_taps[v],
@@ -330,7 +335,8 @@ class Convolution:
             self.filters * len(lower.taps),
             _spans(upper.positions, 1, down_by, vertical.size),
             columns,
-            run,
+            run if len(u) else 1,
+            run_step,
         )
 
     def _phases(self, k: int) -> list[Phase]:
@@ -408,7 +414,7 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
     contracted."""
     taps, extent, weight = len(passed.x), ends.extent, filters.scalars
     used = tuple((int(first), int(last)) for first, last in passed.columns)
-    tile = choose_tile(extent.rows, extent.columns, taps, run=passed.run, column_step=x.column, used=used)
+    tile = choose_tile(extent.rows, extent.columns, taps, run=passed.run, column_step=x.column, run_step=passed.run_step, used=used)
     row_tiles = -(-extent.rows // tile.rows)
     packed = site.workspace.passed_on(row_tiles, taps, tile.rows)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows

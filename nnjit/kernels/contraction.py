@@ -106,7 +106,7 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
 
     w Weights (R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
-    Taps come in runs of tile.run: in x those of a run follow each other, in w they are tile.rows scalars apart.
+    Taps come in runs of tile.run, which lie as far apart in x as the first two taps, and in w tile.tap_step scalars.
     A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead
     and computes some entries twice; it leaves the rows of the tile before it alone, since out holds sums until a long
     epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us).
@@ -122,6 +122,7 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     x_first = x.start + block * x.block + line * x.line
     out_first = out.start + block * out.block + row * out.row + line * out.line
     y_first = y.start + block * y.block + row * y.row + line * y.line
+    run_step = entry(x_taps, 1) - entry(x_taps, 0) if tile.run > 1 else 0
     for start in range(0, extent.columns, tile.columns):
         column = min(start, extent.columns - tile.columns)
         x_column = x_first + column * x.column
@@ -132,7 +133,7 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
             for k in range(u * w.group + first_tap, u * w.group + last_tap, tile.run):
                 w_at = w_first + entry(w.taps, k)
                 x_at = x_column + entry(x_taps, k)
-                total = tile_fma(tile, total, w.scalars, w_at, x.vectors, x_at, x.column)
+                total = tile_fma(tile, total, w.scalars, w_at, x.vectors, x_at, x.column, run_step)
         if epilogue.short:
             total = tile_finish(epilogue, total, y.vectors, y_first + column * y.column, y.row, y.column)
         tile_store(total, out.vectors, out_first + column * out.column, out.row, out.column, shared)

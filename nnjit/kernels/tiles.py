@@ -45,7 +45,11 @@ class TileShape:
     column_step: int = 0
     """How far apart the columns' vectors lie, or 0 if that is told at run time."""
     run: int = 1
-    """How many taps in a row read vectors that follow each other, and share one address."""
+    """How many taps in a row one address serves."""
+    run_step: int = 1
+    """How far apart the vectors lie that the taps of a run read, or 0 if that is told at run time."""
+    tap_step: int = 0
+    """How far apart the scalars of a run's taps lie; 0 for one row after the other, as `pack_rows` leaves them."""
     halved: bool = False
     """Whether a tile takes half of each vector, for CPUs whose registers hold few: with twice as many sums in them,
     each vector that is loaded serves more (with AVX2 a tile of 4x3 halves has 7 loads for 12 multiply-adds, one of 3x2
@@ -121,43 +125,49 @@ def _add_product(builder, tile, value, r, c, left, right):
     return builder.insert_value(value, total, k)
 
 
-def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step):
-    signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp)
-    run, column_step = shape.value.run, shape.value.column_step
+def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run_step):
+    signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp, types.intp)
+    run, column_step, run_step = shape.value.run, shape.value.column_step, shape.value.run_step
+    tap_step = shape.value.tap_step or tile.rows
     rows, columns = range(tile.rows), range(tile.columns)
 
     def generate(context, builder, signature, arguments):
-        _, value, w_value, w_at, x_value, x_at, x_stride = arguments
+        _, value, w_value, w_at, x_value, x_at, x_stride, x_run_stride = arguments
         w_pointer = element_pointer(context, builder, w, w_value, types.intp, w_at)
         x_pointer = element_pointer(context, builder, x, x_value, types.intp, x_at)
         form = context.get_value_type(tile.vector)
+        if column_step:
+            x_stride = context.get_constant(types.intp, column_step)
+        if run_step:
+            x_run_stride = context.get_constant(types.intp, run_step)
 
         @cache
         def scalar(v, r):
-            offset = context.get_constant(types.intp, (v * tile.rows + r) * shape.value.row_step)
+            offset = context.get_constant(types.intp, v * tap_step + r * shape.value.row_step)
             return splat(builder, form, builder.load(builder.gep(w_pointer, [offset])))
 
-        def vector(step, times):
-            pointer = builder.gep(x_pointer, [_vector_step(context, builder, tile.vector, step, times)])
+        def vector(step):
+            pointer = builder.gep(x_pointer, [_vector_step(context, builder, tile.vector, step, 1)])
             return load_vector(context, builder, tile.vector, pointer)
 
-        if not column_step:
-            vectors = [vector(x_stride, c) for c in columns]
-            for r, c in product(rows, columns):
-                value = _add_product(builder, tile, value, r, c, scalar(0, r), vectors[c])
-            return value
-        # A vector that several taps of the run read is loaded once. Either the columns stay in registers and each
-        # scalar is used up at once, or all scalars of the run stay there and each vector is used up.
-        known = cache(lambda offset: vector(context.get_constant(types.intp, 1), offset))
-        if tile.rows * run < tile.columns:
-            for offset in sorted({c * column_step + v for c in columns for v in range(run)}):
-                for v, c, r in product(range(run), columns, rows):
-                    if c * column_step + v == offset:
+        def vector_of(v, c):
+            along = builder.mul(x_run_stride, context.get_constant(types.intp, v))
+            return vector(builder.add(along, builder.mul(x_stride, context.get_constant(types.intp, c))))
+
+        # A vector that several taps of the run read is loaded once; columns further apart would wait too long for it.
+        # Either the columns stay in registers and each scalar is used up at once, or all scalars of the run stay there
+        # and each vector is used up.
+        known = cache(lambda offset: vector(context.get_constant(types.intp, offset)))
+        shifted = column_step == run_step == 1
+        if shifted and tile.rows * run < tile.columns:
+            for offset in range(tile.columns + run - 1):
+                for v, r in product(range(run), rows):
+                    c = offset - v
+                    if c in columns:
                         value = _add_product(builder, tile, value, r, c, scalar(v, r), known(offset))
             return value
-        load = known if column_step == 1 else known.__wrapped__  # columns further apart would wait too long for reuse
         for v in range(run):
-            vectors = [load(c * column_step + v) for c in columns]
+            vectors = [known(c + v) if shifted else vector_of(v, c) for c in columns]
             for r, c in product(rows, columns):
                 value = _add_product(builder, tile, value, r, c, scalar(v, r), vectors[c])
         return value
@@ -166,16 +176,16 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step):
 
 
 @lowered_by(_tile_fma)
-def tile_fma(shape, tile, w, w_first, x, x_first, x_step):
-    """tile[r, c] += the sum over the taps v of a run of w[w_first + (v * shape.rows + r) * shape.row_step] *
-    x[x_first + c * x_step + v, :]; w (scalars,), x (vectors, L).
+def tile_fma(shape, tile, w, w_first, x, x_first, x_step, x_run_step):
+    """tile[r, c] += the sum over the taps v of a run of w[w_first + v * tap_step + r * shape.row_step] *
+    x[x_first + c * x_step + v * x_run_step, :]; w (scalars,), x (vectors, L).
 
-    A `shape` that knows its column_step has it in the place of x_step; one that does not has runs of one tap.
+    A `shape` that knows its column_step or run_step has it in the place of x_step or x_run_step.
     """
-    step = shape.column_step or x_step
+    step, run_step = shape.column_step or x_step, shape.run_step or x_run_step
     for v in range(shape.run):
-        scalars = w[w_first + (v * shape.rows + np.arange(shape.rows)) * shape.row_step]
-        vectors = x[x_first + step * np.arange(shape.columns) + v]
+        scalars = w[w_first + v * (shape.tap_step or shape.rows) + shape.row_step * np.arange(shape.rows)]
+        vectors = x[x_first + step * np.arange(shape.columns) + v * run_step]
         tile = tile + scalars[:, None, None] * vectors
     return tile
 

@@ -34,6 +34,9 @@ NEAR_BYTES = 24 * 1024
 
 LONGEST_RUN = 16
 """Taps of a run at most, since a run is code without a loop."""
+LONGEST_FAR_RUN = 4
+"""Likewise where steps are told at run time, which takes registers for addresses: 1x1 from 64 maps to 64 at 71 % of
+the peak without runs, at 90 % with runs of 4, at 49 % with 8."""
 
 
 @cache
@@ -54,30 +57,33 @@ def choose_tile(
     group_rows: int | None = None,
     run: int = 1,
     column_step: int = 0,
+    run_step: int = 1,
     used: tuple[tuple[int, int], ...] = (),
 ) -> TileShape:
     """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
 
-    `run` is how many taps in a row read vectors that follow each other: a kernel's width, 1 for a dense layer. Without
-    a `column_step`, 0, each column needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s with one,
+    `run` is how many taps in a row read vectors `run_step` apart, 0 if that is told at run time. Without a
+    `column_step`, 0, each column needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s with one,
     at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where not all
     columns use all.
     """
     most = max((last - first for first, last in used), default=0)
-    run = max(length for length in range(1, LONGEST_RUN + 1) if run % length == 0)
+    shifted = column_step == run_step == 1
+    longest = LONGEST_RUN if column_step and run_step else LONGEST_FAR_RUN
+    run = max(length for length in range(1, longest + 1) if run % length == 0)
 
     def cost(r: int, c: int) -> float:
-        vectors = (c + run - 1) / run if column_step == 1 else float(c)
+        vectors = (c + run - 1) / run if shifted else float(c)
         # A kernel 1 wide reads each vector once.
-        near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and not (column_step and run == 1)
+        near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and not (column_step and not run_step)
         far = 0.0 if near else FAR_LOAD * vectors
-        addresses = 0.0 if column_step else 2.5 * max(c - 2, 0)
+        addresses = 0.0 if column_step else 2.5 * max(c - 2, 0) / run
         tiles = used_by_tiles(used, c) if most else []
         share = sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
         return (_cycles(r, c, far, vectors, run) + addresses) * taps * share + r * c * ENTRY_OVERHEAD
 
-    tile = _cheapest(rows, columns, group_rows, lambda r, c: _fits(r, c, run if column_step else 0), cost)
-    return replace(tile, run=run, column_step=column_step)
+    tile = _cheapest(rows, columns, group_rows, lambda r, c: _fits(r, c, run if shifted else 0), cost)
+    return replace(tile, run=run, column_step=column_step, run_step=run_step)
 
 
 def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple[int, int]]:
@@ -118,9 +124,9 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
 def _cycles(r: int, c: int, far: float, vectors: float, run: int = 1) -> float:
     """Cycles of a tap, one of a run, for a tile of r x c vectors: its multiply-adds, two a cycle, its loads of
     `vectors` vectors, or at least the latency of one addition; and what far loads cost beside that. With one or two
-    rows and runs of one tap, one multiply-add a cycle was the most that was seen, with runs 1.4."""
+    rows, one multiply-add a cycle was the most that was seen, or 1.4 where taps share vectors."""
     pieces = 32 / vector_registers()
-    rate = 2 if r > 2 else 1.4 if run > 1 else 1
+    rate = 2 if r > 2 else 1.4 if vectors < c else 1
     return max(r * c / rate * pieces, (r + vectors * pieces) / 2, 4.0) + TAP_OVERHEAD / run + 0.15 * r + far
 
 

@@ -155,7 +155,7 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, scr
                 total = tile_zeros(tile, memory)
                 v_at = p * plane + t
                 for k in range(tiling.maps):
-                    total = tile_fma(tile, total, u, u_at + k * lanes, memory, v_at + k * tiling.group, 1)
+                    total = tile_fma(tile, total, u, u_at + k * lanes, memory, v_at + k * tiling.group, 1, 1)
                 tile_store(total, memory, products + p * product_plane + t, tiling.group, 1, 0)
         for r in range(min(tile.rows, tiling.rows - row)):
             offset = full(memory, bias[row + r])

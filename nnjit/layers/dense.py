@@ -77,6 +77,7 @@ class Dense(Layer):
         gradient of the output is first laid out with its features innermost.
         """
         from dataclasses import replace
+        from math import gcd
 
         import numpy as np
 
@@ -98,7 +99,7 @@ class Dense(Layer):
 
         # Forwards, a tile's rows divide a group of L outputs; the last one may run into the padding, whose weights are
         # 0.
-        tile = choose_tile(outputs, blocks, inputs, group_rows=lanes)
+        tile = replace(choose_tile(outputs, blocks, inputs, group_rows=lanes, run=inputs), tap_step=lanes)
         starts = np.arange(0, outputs, tile.rows, dtype=np.int64)
         weights = Weights(
             weight,
@@ -119,7 +120,8 @@ class Dense(Layer):
         samples = np.arange(batch, dtype=np.int64)
         turn = (groups, site.dout.view, rows, step)
         site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, 5 * rows.size))
-        tile = replace(choose_tile(inputs, groups, batch), row_step=lanes, column_step=1)
+        tile = choose_tile(inputs, groups, batch, run=gcd(batch, lanes), column_step=1, run_step=0)
+        tile = replace(tile, row_step=lanes, tap_step=1)
         # Groups of outputs are cut into lines of a tile's width, the slowest of the tasks: so a thread computes the
         # gradients of the weights that it updates, and goes forwards with.
         width = tile.columns if groups % tile.columns == 0 else groups
@@ -139,7 +141,7 @@ class Dense(Layer):
         if site.dx is None:
             return
 
-        tile = replace(choose_tile(inputs, blocks, outputs), row_step=lanes)
+        tile = replace(choose_tile(inputs, blocks, outputs, run=gcd(outputs, lanes)), row_step=lanes, tap_step=1)
         starts = first_rows(inputs, tile.rows)
         steps = np.arange(outputs, dtype=np.int64)
         weights = Weights(
