@@ -414,7 +414,9 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
     contracted."""
     taps, extent, weight = len(passed.x), ends.extent, filters.scalars
     used = tuple((int(first), int(last)) for first, last in passed.columns)
-    tile = choose_tile(extent.rows, extent.columns, taps, run=passed.run, column_step=x.column, run_step=passed.run_step, used=used)
+    tile = choose_tile(
+        extent.rows, extent.columns, taps, run=passed.run, column_step=x.column, run_step=passed.run_step, used=used
+    )
     row_tiles = -(-extent.rows // tile.rows)
     packed = site.workspace.passed_on(row_tiles, taps, tile.rows)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows

@@ -39,9 +39,10 @@ def few_tiles() -> Iterator[None]:
         group_rows: int | None = None,
         run: int = 1,
         column_step: int = 0,
+        run_step: int = 1,
         used: tuple[tuple[int, int], ...] = (),
     ) -> TileShape:
-        return TileShape(min(rows, 2), 3 if columns >= 3 else 1, column_step=column_step, run=run)
+        return TileShape(min(rows, 2), 3 if columns >= 3 else 1, column_step=column_step, run=run, run_step=run_step)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (tuning, convolution):

@@ -63,6 +63,10 @@ SHAPES = [
     TileShape(3, 4, 1, 1, run=2),
     TileShape(1, 3, 2, 2, run=3),
     TileShape(2, 2, 1, 2, run=2),
+    # Runs of which the steps are told, of the columns, the taps or both; scalars further apart.
+    TileShape(2, 3, 1, 1, run=2, run_step=0),
+    TileShape(2, 2, run=3, run_step=1),
+    TileShape(2, 2, 3, run=2, run_step=0, tap_step=5),
     TileShape(2, 6, 1, 1, run=3, halved=True),
     TileShape(3, 1, 1, 1, halved=True),
 ]
@@ -72,7 +76,7 @@ SHAPES = [
 def run_tile(task, tile, start, w, x, out):
     """One tile from its start to its end; see the test for what comes out."""
     total = tile_rows(tile, start, 1)
-    total = tile_fma(tile, total, w, 2, x, 1, 2)
+    total = tile_fma(tile, total, w, 2, x, 1, 2, 3)
     tile_store(total, out, 1, 5, 1, 0)
 
 
@@ -94,7 +98,7 @@ def run_tile_of_vectors(task, tile, x, taps, sums, row_sums):
 def test_operations_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
     rng = np.random.default_rng(1)
     L = lanes(dtype)
-    start, w, x = (rng.standard_normal(size).astype(dtype) for size in ((5,), (16,), (20, L)))
+    start, w, x = (rng.standard_normal(size).astype(dtype) for size in ((5,), (16,), (25, L)))
     taps = np.array([9, 5, 0, 3, 6, 1, 2], np.int64)
     out, sums, row_sums = np.zeros((21, L), dtype), np.ones(40, dtype), np.ones(40, dtype)
     calls = [Call(run_tile_of_vectors, 1, (tile, x, taps, sums, row_sums), 1)]
@@ -103,14 +107,15 @@ def test_operations_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
     Program(calls).run()
 
     expected, expected_sums, expected_row_sums = np.zeros_like(out), np.ones_like(sums), np.ones_like(sums)
-    column_step = tile.column_step or 2  # the shape's own step, or the one that the call gives
+    # The shape's own steps, or those that the call gives.
+    column_step, run_step = tile.column_step or 2, tile.run_step or 3
     for r in range(tile.rows):
         for c in range(tile.columns):
             if not tile.halved:
                 expected[1 + 5 * r + c] = start[1 + r]
                 for v in range(tile.run):
-                    scalar = w[2 + tile.row_step * (v * tile.rows + r)]
-                    expected[1 + 5 * r + c] += scalar * x[1 + column_step * c + v]
+                    scalar = w[2 + v * (tile.tap_step or tile.rows) + tile.row_step * r]
+                    expected[1 + 5 * r + c] += scalar * x[1 + column_step * c + run_step * v]
             tap = taps[1 + c - c % tile.run] + c % tile.run
             expected_sums[2 + tile.columns * r + c] += (x[2 + 3 * r] * x[4 + tap]).sum()
             expected_row_sums[2 + tile.columns * r + c] += x[2 + 3 * r].sum()
@@ -131,6 +136,7 @@ TILES = [
     TileShape(4, 5),
     TileShape(4, 3, 1, 1, run=3),
     TileShape(1, 6, 1, 1, run=3),
+    TileShape(2, 3, run=3, run_step=0),
     TileShape(2, 3, 1, 1, run=3, halved=True),
     TileShape(4, 2, 1, 1, halved=True),
 ]
@@ -167,7 +173,19 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     db = np.full(ROWS, np.nan, dtype)
     n, i = (axis.reshape(-1) for axis in np.mgrid[:BLOCKS, :LINES])
     starts = np.stack([view.start + n * view.block + i * view.line for view in (plane, x_view)], axis=1)
-    backward = (steady, bias_tile, extent, cut, plane, x_view, starts.reshape(-1), x_taps, x_taps[-1:], parts, bias_parts)
+    backward = (
+        steady,
+        bias_tile,
+        extent,
+        cut,
+        plane,
+        x_view,
+        starts.reshape(-1),
+        x_taps,
+        x_taps[-1:],
+        parts,
+        bias_parts,
+    )
     calls = [
         Call(pack_rows, row_tiles, pack, 1),
         Call(contract, BLOCKS * LINES * row_tiles, forward, 1),
@@ -193,7 +211,7 @@ def test_each_shape_is_a_type_of_its_own() -> None:
     from numba import typeof
 
     assert typeof(TileShape(2, 3)) == typeof(TileShape(2, 3))
-    assert len({typeof(TileShape(*steps)) for steps in np.ndindex(2, 2, 2, 2, 2, 2)}) == 64
+    assert len({typeof(TileShape(*steps)) for steps in np.ndindex(2, 2, 2, 2, 2, 2, 2, 2)}) == 256
     assert typeof(F43) != typeof(F45)
     assert len({typeof(Epilogue(name, backward)) for name in ("", "relu") for backward in (False, True)}) == 4
 
@@ -208,17 +226,24 @@ def test_each_shape_is_a_type_of_its_own() -> None:
     taps=st.integers(1, 1000),
     group_rows=st.sampled_from([None, 8, 16]),
     run=st.integers(1, 9),
-    column_step=st.integers(0, 3),
+    steps=st.tuples(st.integers(0, 3), st.integers(0, 1)),
 )
 def test_a_chosen_tile_fits(
-    registers: int, rows: int, columns: int, taps: int, group_rows: int | None, run: int, column_step: int
+    registers: int,
+    rows: int,
+    columns: int,
+    taps: int,
+    group_rows: int | None,
+    run: int,
+    steps: tuple[int, int],
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "vector_registers", lambda: registers)
-        tile = choose_tile.__wrapped__(rows, columns, taps, group_rows, run, column_step)
+        tile = choose_tile.__wrapped__(rows, columns, taps, group_rows, run, *steps)
         lanes_tile = choose_lanes_tile.__wrapped__(rows, run * taps, run)
     assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns
     assert group_rows is None or group_rows % tile.rows == 0
+    assert run % tile.run == 0 and (tile.column_step, tile.run_step) == steps
     # With fewer registers than 8 vectors any tile of use spills.
     assert tile.rows * tile.columns <= max(registers, 8) - 2
     assert 1 <= lanes_tile.rows <= rows and lanes_tile.columns % lanes_tile.run == 0

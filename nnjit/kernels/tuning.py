@@ -232,7 +232,8 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
     def cost(r: int, c: int) -> float:
         return _cycles(r, c, FAR_LOAD * c, c) * tiling.maps + r * c * ENTRY_OVERHEAD
 
-    return _cheapest(tiling.rows, tiling.group, lanes, _fits, cost)
+    tile = _cheapest(tiling.rows, tiling.group, lanes, _fits, cost)
+    return replace(tile, column_step=1, run=gcd(tiling.maps, LONGEST_FAR_RUN), run_step=0, tap_step=lanes)
 
 
 def choose_weights_tiling(form: Form, tiling: Tiling) -> Tiling:

@@ -154,8 +154,9 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, scr
                 t = min(t_start, tiling.group - tile.columns)
                 total = tile_zeros(tile, memory)
                 v_at = p * plane + t
-                for k in range(tiling.maps):
-                    total = tile_fma(tile, total, u, u_at + k * lanes, memory, v_at + k * tiling.group, 1, 1)
+                for k in range(0, tiling.maps, tile.run):
+                    u_tap, v_tap = u_at + k * lanes, v_at + k * tiling.group
+                    total = tile_fma(tile, total, u, u_tap, memory, v_tap, 1, tiling.group)
                 tile_store(total, memory, products + p * product_plane + t, tiling.group, 1, 0)
         for r in range(min(tile.rows, tiling.rows - row)):
             offset = full(memory, bias[row + r])
