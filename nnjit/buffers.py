@@ -24,6 +24,11 @@ class Border(NamedTuple):
     right: int = 0
     between: int = 0
 
+    @property
+    def zeros(self) -> bool:
+        """Whether there are any zeros."""
+        return any(self[:4])
+
     def apart(self, height: int, width: int) -> Border:
         """With an odd number of vectors from plane to plane, where they would share few lines of a cache (1x1 from 64
         maps of 16x16: 66 to 73 % of the peak)."""

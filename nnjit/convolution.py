@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts, in_vectors
 from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.tuning import (
+    choose_blocks,
     choose_cut,
     choose_form,
     choose_groups_cut,
@@ -290,27 +292,31 @@ class Convolution:
         """The gradient of the input."""
         assert site.dout is not None and site.dx is not None
         channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
-        dout, dx, y = site.dout.view, site.dx.view, site.x.view
+        dout, dx, y, dx_extent = site.dout.view, site.dx.view, site.x.view, site.dx.extent
         filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
         if form := self._input_form:
             above, left = (size - 1 - on.before for size, on in zip(self.kernel, self.axes, strict=True))
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
-            ends = Ends(zeros, dx, site.dx.extent, site.dx_epilogue, y)
+            ends = Ends(zeros, dx, dx_extent, site.dx_epilogue, y)
             site.backward_input += _winograd(site, form, filters, self.filters, window, ends, work)
             return
-        for upper in self._phases(0):
-            for lower in self._phases(1):
+        phases = list(product(self._phases(0), self._phases(1)))
+        together = choose_blocks(dout.row * self.filters) if len(phases) > 1 else dx_extent.blocks
+        for first in range(0, dx_extent.blocks, together):
+            blocks = min(together, dx_extent.blocks - first)
+            for upper, lower in phases:
                 taps = self._input_taps(dout, upper, lower)
-                reached = Extent(site.dx.blocks, channels, upper.positions, lower.positions)
-                to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
+                reached = Extent(blocks, channels, upper.positions, lower.positions)
+                d, to, made = (view._replace(start=view.start + first * view.block) for view in (dout, dx, y))
+                to, made = (_at_phases(view, upper, lower, self.stride) for view in (to, made))
                 ends = Ends(zeros, to, reached, site.dx_epilogue, made)
-                share = reached.lines * reached.columns * len(taps.x) * channels * site.batch_size
-                site.backward_input += _contraction(site, filters, taps, dout, ends, share)
+                share = blocks * reached.lines * reached.columns * len(taps.x) * channels * site.lanes
+                site.backward_input += _contraction(site, filters, taps, d, ends, share)
 
     def _input_taps(self, dout: View, upper: Phase, lower: Phase) -> Taps:
         """What the gradient of an input position of these phases sums over."""
         (down, right), (vertical, horizontal) = self.stride, self.axes
-        channels, (height, width) = self.shape[0], self.kernel
+        channels, (kernel_height, kernel_width) = self.shape[0], self.kernel
         # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
         down_by = np.array([(upper.phase + vertical.before - u) // down for u in upper.taps], np.int64)
         right_by = np.array([(lower.phase + horizontal.before - v) // right for v in lower.taps], np.int64)
@@ -319,20 +325,20 @@ class Convolution:
         # (LeNet-5's second layer: 211 instead of 260 us on one core).
         needed = int((columns[:, 1] - columns[:, 0]).sum())
         indices = range(len(upper.taps)), range(len(lower.taps)), range(self.filters)
-        run, run_step = len(lower.taps), 1
-        if run * lower.positions > 1.15 * needed:
+        width = len(lower.taps)
+        meets_border = width * lower.positions > 1.15 * needed
+        if meets_border:
             u, v, f = _grid(*indices)
             columns = columns * self.filters
         else:
             u, f, v = _grid(indices[0], indices[2], indices[1])
-            columns = np.tile([0, self.filters * run], (lower.positions, 1))
-        if run == 1 or run * lower.positions > 1.15 * needed:
-            run, run_step = self.filters, 0
+            columns = np.tile([0, self.filters * width], (lower.positions, 1))
+        run, run_step = (self.filters, 0) if width == 1 or meets_border else (width, 1)
         u_taps, v_taps = np.array(upper.taps, np.int64), np.array(lower.taps, np.int64)
         return Taps(
-            f * channels * height * width + u_taps[u] * width + v_taps[v],
+            f * channels * kernel_height * kernel_width + u_taps[u] * kernel_width + v_taps[v],
             f * dout.row + down_by[u] * dout.line + right_by[v] * dout.column,
-            self.filters * len(lower.taps),
+            self.filters * width,
             _spans(upper.positions, 1, down_by, vertical.size),
             columns,
             run if len(u) else 1,
@@ -369,21 +375,18 @@ def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) 
     return view._replace(start=start, line=stride[0] * view.line, column=stride[1] * view.column)
 
 
-LINE_POSITIONS = 48
-"""How long lines are made that may have any length (weight gradients by 1x1, with AVX2: 48 positions 66 % of the peak,
-96 and more 49 %, since a piece of a sum takes whole lines, and no tile reads a vector of a map twice)."""
+LINE_POSITIONS = 64
+"""How long lines are made at most that may have any length (weight gradients by 1x1, with AVX2: 48 positions at 66 % of
+the peak, 96 and more at 49 %, since a piece of a sum takes whole lines)."""
 
 
 def _joined(extent: Extent, *views: View) -> tuple[Extent, list[View]]:
-    """Lines that follow each other without a gap in all views, as in a convolution by 1x1, cut anew into longer ones.
-
-    A line costs a tile as much as 1 to 3 columns, and its last tile may overlap the one before.
-    """
+    """Lines that follow each other without a gap in all views, as in a convolution by 1x1, cut anew into longer ones,
+    since a line costs as much as one to three columns."""
     positions = extent.lines * extent.columns
-    if any(view.line != extent.columns * view.column for view in views):
+    columns = max(length for length in range(1, LINE_POSITIONS + 1) if positions % length == 0)
+    if columns <= extent.columns or any(view.line != extent.columns * view.column for view in views):
         return extent, list(views)
-    lengths = [length for length in range(1, positions + 1) if positions % length == 0]
-    columns = min(lengths, key=lambda length: abs(np.log(length / LINE_POSITIONS)))
     longer = extent._replace(lines=positions // columns, columns=columns)
     return longer, [view._replace(line=columns * view.column) for view in views]
 

@@ -136,7 +136,7 @@ class BoundNetwork:
             border = stages[k - 1].layer.gradient_border(stages[k - 1].shape) if k else None
             shape = stages[k - 1].out_shape if k else stages[0].shape
             after = buffers[k + 1] if k < len(stages) else None
-            if after is not None and stages[k].layer.is_view and not (border and any(border)):
+            if after is not None and stages[k].layer.is_view and not (border and border.zeros):
                 buffers[k] = after.reshaped(shape)
             else:
                 buffers[k] = self._allocate(shape, border)

@@ -243,7 +243,7 @@ def test_labels_become_zeros_and_ones_for_one_output() -> None:
 @given(
     samples=st.integers(1, 20),
     shape=st.tuples(SIZES) | st.tuples(SIZES, SIZES, SIZES),
-    zeros=st.tuples(*[st.integers(0, 2)] * 4),
+    zeros=st.tuples(*[st.integers(0, 2)] * 5),
 )
 def test_buffers_give_back_what_was_written(samples: int, shape: Any, zeros: Any) -> None:
     buffer = Buffer.allocate(3, shape, np.float64, Border(*zeros) if len(shape) == 3 else Border())
@@ -254,3 +254,9 @@ def test_buffers_give_back_what_was_written(samples: int, shape: Any, zeros: Any
     assert not buffer.read(24)[samples:].any()
     assert buffer.view.vectors.sum() == pytest.approx(values.sum())
     assert buffer.view.vectors.ctypes.data % 64 == 0
+
+
+def test_planes_that_would_share_lines_of_a_cache_lie_an_odd_number_of_vectors_apart() -> None:
+    assert [Border().apart(*size).between for size in ((8, 8), (16, 16), (7, 8), (4, 4))] == [1, 1, 0, 0]
+    assert Border(1, 1, 1, 1).apart(16, 16).between == 0
+    assert Border(0, 0, 0, 0, 1).zeros is False and Border(right=1).zeros

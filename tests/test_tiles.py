@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from battery import DTYPES, compiled_only
+from battery import DTYPES, Stack, compiled_only
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
+from nnjit import convolution
 from nnjit.kernels import tuning
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
@@ -49,6 +50,9 @@ from nnjit.kernels.tuning import (
     vector_registers,
 )
 from nnjit.kernels.winograd_transforms import F43, F45
+from nnjit.layers.conv2d import Conv2d
+from nnjit.layers.dense import Dense
+from nnjit.layers.flatten import Flatten
 
 Array = NDArray[Any]
 
@@ -246,8 +250,8 @@ def test_a_chosen_tile_fits(
     assert run % tile.run == 0 and (tile.column_step, tile.run_step) == steps
     # With fewer registers than 8 vectors any tile of use spills.
     assert tile.rows * tile.columns <= max(registers, 8) - 2
-    assert 1 <= lanes_tile.rows <= rows and lanes_tile.columns % lanes_tile.run == 0
-    assert lanes_tile.halved == (registers < 32) and run % lanes_tile.run == 0
+    assert 1 <= lanes_tile.rows <= rows and 1 <= lanes_tile.columns <= run * taps
+    assert lanes_tile.halved == (registers < 32) and run % lanes_tile.run == lanes_tile.columns % lanes_tile.run == 0
     registers *= 1 + lanes_tile.halved
     assert (lanes_tile.rows + 1) * lanes_tile.columns < registers
 
@@ -265,14 +269,14 @@ def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
     assert choose_cut(1, 63, 200, 600, 5, 1).parts == 1
     assert choose_cut(10_000, 28, 200, 9_000_000, 5, 1).parts == 1
     assert choose_cut(10_000, 28, 1_000_000, 600, 5, 1).lines == 1
+    assert choose_groups_cut(64, 600).parts == 4
+    assert choose_groups_cut(64, 1_000_000).parts == 2
+    assert choose_groups_cut(64, 20_000_000).parts == 1
 
 
 def test_a_piece_of_a_sum_is_shorter_where_each_position_reads_more() -> None:
     pieces = [choose_cut(512, 4, 200, 600, kernel, stride).lines for kernel, stride in ((3, 1), (3, 2), (3, 3), (1, 1))]
     assert pieces == sorted(pieces, reverse=True) and pieces[0] > pieces[-1]
-    assert choose_groups_cut(64, 600).parts == 4
-    assert choose_groups_cut(64, 1_000_000).parts == 2
-    assert choose_groups_cut(64, 20_000_000).parts == 1
 
 
 def test_registers_are_known_for_this_cpu() -> None:
@@ -289,3 +293,27 @@ def test_chunks_cover_every_vector_in_the_order_of_their_place_in_a_tensor() -> 
         [512, 600],
     ]
     assert choose_chunks([]).shape == (0, 2)
+
+
+@compiled_only("it is about compiled tiles")
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> None:
+    """Whole and half vectors, runs of taps, maps and features, joined lines: 3x3, then 1x1, then dense."""
+    layers = [
+        Conv2d(filters=6, kernel=(3, 3), stride=(stride, stride), padding="same"),
+        Conv2d(filters=8, kernel=(1, 1)),
+        Flatten(),
+        Dense(units=6),
+    ]
+    found = []
+    for registers in (4, 8, 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(tuning, "choose_tile", choose_tile.__wrapped__)
+            patch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
+            patch.setattr(convolution, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
+            stack = Stack(layers, (5, 9, 8), np.dtype(np.float32))
+        tiles = [call.arguments[0] for call in stack.bound.backward if call.kernel is contract_lanes]
+        assert [tile.halved for tile in tiles] == [registers < 32] * 2
+        found.append(stack.run(*stack.random()).bits())
+    assert found[0] == found[1] == found[2]

@@ -106,7 +106,8 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
 
     w Weights (R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
-    Taps come in runs of tile.run, which lie as far apart in x as the first two taps, and in w tile.tap_step scalars.
+    Taps come in runs of tile.run: those of a run lie tile.run_step apart in x, or as far as the first two taps if that
+    is 0, and in w tile.tap_step scalars, or tile.rows.
     A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead
     and computes some entries twice; it leaves the rows of the tile before it alone, since out holds sums until a long
     epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us).
@@ -186,7 +187,7 @@ def contract_lanes(task, tile, bias_tile, extent, cut, d, x, starts, x_taps, x_f
     parts (parts, row tiles * tap tiles * tile.rows * tile.columns), tile by tile, fully overwritten; a tile that would
     pass the last row or tap starts earlier, so some entries stand there twice
     bias_parts (parts, row tiles * tile.rows), likewise, or (parts, 0)  bias_tile: one column of `tile`
-    A task owns a share of a part's tiles.
+    A task owns a share of a part's tiles. The tile knows the column_step of x.
     """
     part = task // cut.shares
     share = task % cut.shares
@@ -247,7 +248,8 @@ def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_t
         x_at = entry(starts, 2 * line + 1)
         next_at = entry(starts, 2 * line + ahead_first) + ahead_at
         for j in range(columns):
-            prefetch(ahead, next_at + j * ahead_step)
+            if half == 0:
+                prefetch(ahead, next_at + j * ahead_step)
             x_column = x_at + j * tile.column_step
             total = tile_fma_vectors(tile, total, half, d.vectors, d_at + j, d.row, x.vectors, x_column, x_taps, tap)
     return total

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import entry, full, lane_sum, load, store
+from nnjit.kernels.simd import load, store
 
 
 @kernel
@@ -21,31 +20,6 @@ def sum_samples(task, d, step, samples, db):
     for n in range(1, samples):
         total = total + load(d, n * step + task)
     store(db, task * d.shape[1], total)
-
-
-@register_jitable
-def sum_lines(starts, columns, d, row, first_line, last_line):
-    """The sum over columns and lanes of lines first_line .. last_line - 1 of d[:, row]; starts[line, 0] is where a line
-    of row 0 starts.
-
-    Four sums run side by side, since each addition waits for the one before it (LeNet-5's first weight gradient: 125 to
-    120 us on one core).
-    """
-    first = full(d.vectors, 0.0)
-    second = first
-    third = first
-    fourth = first
-    whole = columns // 4 * 4
-    for line in range(first_line, last_line):
-        at = entry(starts, (line, 0)) + row * d.row
-        for j in range(0, whole, 4):
-            first = first + load(d.vectors, at + j * d.column)
-            second = second + load(d.vectors, at + (j + 1) * d.column)
-            third = third + load(d.vectors, at + (j + 2) * d.column)
-            fourth = fourth + load(d.vectors, at + (j + 3) * d.column)
-        for j in range(whole, columns):
-            first = first + load(d.vectors, at + j * d.column)
-    return lane_sum((first + second) + (third + fourth))
 
 
 def in_vectors(places: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:

@@ -51,9 +51,9 @@ class TileShape:
     tap_step: int = 0
     """How far apart the scalars of a run's taps lie; 0 for one row after the other, as `pack_rows` leaves them."""
     halved: bool = False
-    """Whether a tile takes half of each vector, for CPUs whose registers hold few: with twice as many sums in them,
-    each vector that is loaded serves more (with AVX2 a tile of 4x3 halves has 7 loads for 12 multiply-adds, one of 3x2
-    vectors 10: 18 weight gradients 57 to 65 % of the peak)."""
+    """Whether a tile takes half of each vector, in sums over lanes on CPUs whose registers hold few: with twice as many
+    sums in them, each vector that is loaded serves more (with AVX2 a tile of 4x3 halves has 7 loads for 12
+    multiply-adds, one of 3x2 vectors 10: 32 maps of 16x16 from 87 to 101 GFLOP/s)."""
 
 
 class TileType(types.Type):
@@ -127,6 +127,7 @@ def _add_product(builder, tile, value, r, c, left, right):
 
 def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run_step):
     signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp, types.intp)
+    assert not tile.halved
     run, column_step, run_step = shape.value.run, shape.value.column_step, shape.value.run_step
     tap_step = shape.value.tap_step or tile.rows
     rows, columns = range(tile.rows), range(tile.columns)
@@ -154,7 +155,8 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
             along = builder.mul(x_run_stride, context.get_constant(types.intp, v))
             return vector(builder.add(along, builder.mul(x_stride, context.get_constant(types.intp, c))))
 
-        # A vector that several taps of the run read is loaded once; columns further apart would wait too long for it.
+        # A vector that several taps of the run read is loaded once, unless columns lie further apart, which would keep
+        # it in a register for too long.
         # Either the columns stay in registers and each scalar is used up at once, or all scalars of the run stay there
         # and each vector is used up.
         known = cache(lambda offset: vector(context.get_constant(types.intp, offset)))
@@ -282,6 +284,7 @@ def tile_add(a, b):
 
 
 def _tile_store(typing_context, tile, out, first, row_step, column_step, skipped):
+    assert not tile.halved
     signature = types.void(tile, out, types.intp, types.intp, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
@@ -447,21 +450,38 @@ def tile_across(x, first, step):
 
 
 def _lane_sums(builder, vectors):
-    """A vector whose lane k is the sum over lanes of vectors[k], for as many vectors as they have lanes.
+    """A vector of as many lanes as there are vectors, at most as many as those have, with the sum over lanes of each.
 
     Halves of two vectors are added at once, so 16 sums take 15 additions instead of 64; each sum runs in the order of
     `simd.lane_sum`.
     """
-    count = len(vectors)
-    half = count // 2
+    form = vectors[0].type
+    lane_numbers = range(form.count)
+    wanted = len(vectors)
+    vectors = vectors + [ir.Constant(form, None)] * ((1 << (wanted - 1).bit_length()) - wanted)
+    owners = [[k] * form.count for k in range(len(vectors))]  # the sum that each lane is a part of
+    half = form.count // 2
     while half:
-        near = [lane + (count if lane & half else 0) for lane in range(count)]
-        far = [lane + (count - half if lane & half else half) for lane in range(count)]
-        masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), order) for order in (near, far)]
-        pairs = zip(vectors[:half], vectors[half:], strict=True)
-        vectors = [builder.fadd(*(builder.shuffle_vector(*pair, mask) for mask in masks)) for pair in pairs]
+        upper = [bool(lane & half) for lane in lane_numbers]
+        if len(vectors) == 1:
+            vectors = [builder.fadd(vectors[0], _chosen(builder, vectors * 2, [lane ^ half for lane in lane_numbers]))]
+        else:
+            middle = len(vectors) // 2
+            near = [lane + form.count * upper[lane] for lane in lane_numbers]
+            far = [(lane ^ half) + form.count * upper[lane] for lane in lane_numbers]
+            pairs = list(zip(vectors[:middle], vectors[middle:], strict=True))
+            vectors = [builder.fadd(_chosen(builder, pair, near), _chosen(builder, pair, far)) for pair in pairs]
+            owners = [
+                [(a, b)[upper[lane]][lane] for lane in lane_numbers]
+                for a, b in zip(owners[:middle], owners[middle:], strict=True)
+            ]
         half //= 2
-    return vectors[0]
+    return _chosen(builder, vectors * 2, [owners[0].index(k) for k in range(wanted)])
+
+
+def _chosen(builder, pair, lanes):
+    """The given lanes of two vectors, the second's counted after those of the first."""
+    return builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def _tile_add_sums(typing_context, tile, out, first):
@@ -471,16 +491,12 @@ def _tile_add_sums(typing_context, tile, out, first):
         value, out_value, at = arguments
         pointer = element_pointer(context, builder, out, out_value, types.intp, at)
         count = tile.vector.count
-        form = context.get_value_type(tile.vector)
         entries = [builder.extract_value(value, k) for k in range(tile.rows * tile.columns)]
         for start in range(0, len(entries), count):
             group = entries[start : start + count]
-            used = ir.VectorType(form.element, len(group))
-            sums = _lane_sums(builder, group + [ir.Constant(form, None)] * (count - len(group)))
-            order = ir.Constant(ir.VectorType(ir.IntType(32), len(group)), list(range(len(group))))
-            sums = builder.shuffle_vector(sums, sums, order)
+            sums = _lane_sums(builder, group)
             place = builder.gep(pointer, [context.get_constant(types.intp, start)])
-            place = builder.bitcast(place, used.as_pointer())
+            place = builder.bitcast(place, sums.type.as_pointer())
             total = builder.load(place)
             total.align = tile.vector.dtype.bitwidth // 8
             total = builder.store(builder.fadd(total, sums), place)

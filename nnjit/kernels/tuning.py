@@ -69,12 +69,11 @@ def choose_tile(
     """
     most = max((last - first for first, last in used), default=0)
     shifted = column_step == run_step == 1
-    longest = LONGEST_RUN if column_step and run_step else LONGEST_FAR_RUN
-    run = max(length for length in range(1, longest + 1) if run % length == 0)
+    run = _largest_divisor(run, LONGEST_RUN if column_step and run_step else LONGEST_FAR_RUN)
 
     def cost(r: int, c: int) -> float:
         vectors = (c + run - 1) / run if shifted else float(c)
-        # A kernel 1 wide reads each vector once.
+        # Runs of maps, filters or samples read each vector once.
         near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and not (column_step and not run_step)
         far = 0.0 if near else FAR_LOAD * vectors
         addresses = 0.0 if column_step else 2.5 * max(c - 2, 0) / run
@@ -84,6 +83,19 @@ def choose_tile(
 
     tile = _cheapest(rows, columns, group_rows, lambda r, c: _fits(r, c, run if shifted else 0), cost)
     return replace(tile, run=run, column_step=column_step, run_step=run_step)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max(divisor for divisor in range(1, most + 1) if number % divisor == 0)
+
+
+def choose_blocks(block_vectors: int) -> int:
+    """Over how many blocks, of `block_vectors` vectors, all phases of a strided convolution's gradient to the input go
+    before they take the next ones: what the phases read then comes from the threads' second caches.
+
+    Measured on one core: 16 maps of 32x32 from 32, four blocks, at 68 % of the peak in one go, at 72 % one by one.
+    """
+    return max(1, get_threads() * SCRATCH_BYTES // (block_vectors * VECTOR_BYTES))
 
 
 def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple[int, int]]:
@@ -103,7 +115,8 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
 
     Every tile reads the deltas of its rows anew, each row from an address of its own; taps are shifts of lines that
     stay near, unless the kernel is 1 wide. Measured on one core: 4x6 at 106 to 176 GFLOP/s, 8x3 at 62 to 165. With
-    AVX2 over 18 layers halves of 4x3 reach 72 % of the peak, 2x5 64 %, 3x3 62 %, 5x2 61 %. 6 rows of 5x5 taps: 3x5,
+    AVX2 over 18 layers halves of 4x3 reach 72 % of the peak, 2x5 64 %, 3x3 62 %, 5x2 61 %; 1.4 loads a cycle were the
+    most that was seen there. 6 rows of 5x5 taps: 3x5,
     whose runs need one address, 172 GFLOP/s, 3x7 164; a single row: 1x10 136, 1x15 115.
     """
     halved = vector_registers() < 32
@@ -112,6 +125,7 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
         addresses = 0.15 * c / gcd(c, run)
         if halved:
             return max(r * c / 2, (r + c) / 1.4, 4.0) + 1.0 + addresses
+        # Six addresses are in TAP_OVERHEAD.
         return _cycles(r, c, r + (FAR_LOAD * c if run == 1 else 0.0), c) - 0.9 + addresses
 
     def fits(r: int, c: int) -> bool:
@@ -233,7 +247,7 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
         return _cycles(r, c, FAR_LOAD * c, c) * tiling.maps + r * c * ENTRY_OVERHEAD
 
     tile = _cheapest(tiling.rows, tiling.group, lanes, _fits, cost)
-    return replace(tile, column_step=1, run=gcd(tiling.maps, LONGEST_FAR_RUN), run_step=0, tap_step=lanes)
+    return replace(tile, column_step=1, run=_largest_divisor(tiling.maps, LONGEST_FAR_RUN), run_step=0, tap_step=lanes)
 
 
 def choose_weights_tiling(form: Form, tiling: Tiling) -> Tiling:
@@ -274,12 +288,13 @@ def choose_cut(lines: int, columns: int, line_vectors: int, part_bytes: int, ker
     line of input and gradient takes `line_vectors` vectors, and a part `part_bytes`; kernel and stride across.
 
     Measured on one core over 18 layers, as a share of the peak, for pieces of 48, 64, 96 and 128 positions whatever the
-    kernel: 67, 69, 69 and 67 % (with AVX2 73, 74, 73 and 71 %); by 1x1 and with strides of 3, 45 to 52 % from 96 on.
+    kernel: 67, 69, 69 and 67 % (with AVX2 73, 74, 73 and 71 %); by 1x1 and by 3x3 with strides of 3, 45 to 52 % from
+    96 on.
     """
     parts = _parts(min(lines, lines * columns // PART_POSITIONS, MOST_PARTS_BYTES // part_bytes, MOST_PARTS))
     part = -(-lines // parts)
     # A tile of 4 x 6 stands for all, whatever the CPU's: a position of its rows, and of what its taps read anew.
-    wanted = NEAR_VECTORS / (4 + -(-6 // kernel) * stride)
+    wanted = NEAR_VECTORS / (4 + -(-6 // kernel) * min(stride, kernel))
     # Pieces of a part are as equal as can be. Two tasks for every thread, or as many as parts, if those are more; sums
     # do not depend on that.
     sizes = {-(-part // pieces) for pieces in range(1, part + 1)}
