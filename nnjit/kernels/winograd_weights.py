@@ -6,7 +6,7 @@ samples before they are transformed back. The points are those of the pass throu
 their powers 0 to 3, C as many of their powers as the kernel has taps, and the factors that the forward pass has in G.
 
 A task's transformed tiles stay in the second cache, and lanes are summed after each of its groups of tiles. On one core
-64 maps of 16x16 run at 345 GFLOP/s, direct sums at 165 (`benchmarks/convolutions.md`).
+64 maps of 16x16 run at 344 GFLOP/s, direct sums at 169 (`benchmarks/convolutions.md`).
 """
 
 from __future__ import annotations
