@@ -239,7 +239,8 @@ def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_t
     """The sums of a tile of `contract_lanes` over some lines.
 
     next_piece: what is to be brought near: an array, where its entry of `starts` is from that of d, what to add to
-    that, and the step of its columns (LeNet-5's first layer 118 to 175 GFLOP/s, 3 maps of 32x32 120 to 138)
+    that, and the step of its columns (with the sums of `_line_sums` 20 maps from one by 5x5 118 to 140 GFLOP/s, 32 from
+    3 by 3x3 120 to 137)
     """
     ahead, ahead_first, ahead_at, ahead_step = next_piece
     total = tile_zeros(tile, d.vectors)
