@@ -376,8 +376,8 @@ def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) 
 
 
 LINE_POSITIONS = 64
-"""How long lines are made at most that may have any length (weight gradients by 1x1, with AVX2: 48 positions at 66 % of
-the peak, 96 and more at 49 %, since a piece of a sum takes whole lines)."""
+"""How long lines are made at most that may have any length (weight gradients by 1x1, with AVX2: 48 and 64 positions at
+66 % of the peak, 96 and more at 49 %, since a piece of a sum takes whole lines)."""
 
 
 def _joined(extent: Extent, *views: View) -> tuple[Extent, list[View]]:

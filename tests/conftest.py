@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,18 +33,10 @@ def silent_arithmetic() -> Iterator[None]:
 def few_tiles() -> Iterator[None]:
     """Tiles of few shapes, so that not every size compiles kernels of its own; they overlap at most sizes."""
 
-    def choose(
-        rows: int,
-        columns: int,
-        taps: int,
-        group_rows: int | None = None,
-        run: int = 1,
-        column_step: int = 0,
-        run_step: int = 1,
-        used: tuple[tuple[int, int], ...] = (),
-    ) -> TileShape:
-        run = next(length for length in (3, 2, 1) if run % length == 0)
-        return TileShape(min(rows, 2), 3 if columns >= 3 else 1, column_step=column_step, run=run, run_step=run_step)
+    def choose(rows: int, columns: int, *sizes: Any, run: int = 1, **hints: Any) -> TileShape:
+        short = next(length for length in (3, 2, 1) if run % length == 0)
+        known = {name: hints[name] for name in ("column_step", "run_step") if name in hints}
+        return TileShape(min(rows, 2), 3 if columns >= 3 else 1, run=short, **known)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (tuning, convolution):

@@ -253,6 +253,9 @@ def test_buffers_give_back_what_was_written(samples: int, shape: Any, zeros: Any
     assert_array_equal(buffer.read(samples), values)
     assert not buffer.read(24)[samples:].any()
     assert buffer.view.vectors.sum() == pytest.approx(values.sum())
+    if len(shape) == 3:
+        top, bottom, left, right, between = zeros
+        assert buffer.view.row == (top + shape[1] + bottom) * (left + shape[2] + right) + between
     assert buffer.view.vectors.ctypes.data % 64 == 0
 
 

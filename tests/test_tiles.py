@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -275,8 +275,11 @@ def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
 
 
 def test_a_piece_of_a_sum_is_shorter_where_each_position_reads_more() -> None:
-    pieces = [choose_cut(512, 4, 200, 600, kernel, stride).lines for kernel, stride in ((3, 1), (3, 2), (3, 3), (1, 1))]
-    assert pieces == sorted(pieces, reverse=True) and pieces[0] > pieces[-1]
+    def lines(kernel: int, stride: int) -> int:
+        return choose_cut(512, 4, 200, 600, kernel, stride).lines
+
+    assert lines(3, 1) > lines(3, 2) > lines(3, 3)
+    assert lines(3, 1) > lines(1, 1) == lines(1, 3)
 
 
 def test_registers_are_known_for_this_cpu() -> None:
@@ -316,4 +319,18 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
         tiles = [call.arguments[0] for call in stack.bound.backward if call.kernel is contract_lanes]
         assert [tile.halved for tile in tiles] == [registers < 32] * 2
         found.append(stack.run(*stack.random()).bits())
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_phases_over_few_blocks_and_over_all_give_the_same_bits(padding: Literal["valid", "same"]) -> None:
+    layer = Conv2d(filters=3, kernel=(3, 3), stride=(2, 2), padding=padding)
+    found = []
+    for blocks in (1, 2, 9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(convolution, "choose_blocks", lambda block_vectors, blocks=blocks: blocks)
+            stack = Stack([layer], (2, 7, 6), np.dtype(np.float64), batch_size=21)
+        calls = [call for call in stack.bound.backward if call.kernel is contract]
+        assert len(calls) == 4 * -(-3 // blocks)
+        found.append(stack.run(*stack.random(21)).bits())
     assert found[0] == found[1] == found[2]
