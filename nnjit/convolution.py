@@ -17,16 +17,8 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Border
 from nnjit.kernels.activations import Epilogue
-from nnjit.kernels.contraction import (
-    Cut,
-    Extent,
-    View,
-    Weights,
-    contract,
-    contract_lanes,
-    pack_rows,
-    tile_places,
-)
+from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
+from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts, in_vectors
 from nnjit.kernels.tiles import TileShape

@@ -17,30 +17,13 @@ from nnjit import convolution
 from nnjit.kernels import tuning
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import (
-    Cut,
-    Extent,
-    View,
-    Weights,
-    contract,
-    contract_lanes,
-    pack_rows,
-    tile_places,
-)
+from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
+from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
+from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts
-from nnjit.kernels.tiles import (
-    TileShape,
-    tile_add,
-    tile_add_sums,
-    tile_add_vectors,
-    tile_fma,
-    tile_fma_vectors,
-    tile_rows,
-    tile_store,
-    tile_zeros,
-)
+from nnjit.kernels.tiles import TileShape, tile_add, tile_fma, tile_rows, tile_store, tile_zeros
 from nnjit.kernels.tuning import (
     choose_chunks,
     choose_cut,

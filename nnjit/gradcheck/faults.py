@@ -15,7 +15,8 @@ import numpy as np
 from nnjit.gradcheck.cases import Case, cases
 from nnjit.gradcheck.check import Report, Settings, check
 from nnjit.gradcheck.probe import Probe
-from nnjit.kernels.contraction import contract_lanes, pack_rows
+from nnjit.kernels.contraction import pack_rows
+from nnjit.kernels.contraction_weights import contract_lanes
 from nnjit.kernels.pooling import Window
 from nnjit.kernels.program import Call
 from nnjit.kernels.winograd import winograd_kernels

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import full, load, store
-from nnjit.kernels.tiles import tile_across, tile_of_samples, tile_store
+from nnjit.kernels.tiles import tile_store
+from nnjit.kernels.transposition import tile_across, tile_of_samples
 
 
 @kernel

@@ -22,7 +22,6 @@ from nnjit.kernels.simd import (
     VectorType,
     call_llvm,
     element_pointer,
-    lane_sum,
     lanes,
     load_vector,
     lowered_by,
@@ -74,7 +73,7 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, tile, ir.ArrayType(vector, tile.rows * tile.columns))
 
 
-def _vector_step(context, builder, vector, step, times):
+def vector_step(context, builder, vector, step, times):
     """The bytes' worth of `times` steps of whole vectors, counted in elements for pointer arithmetic."""
     return builder.mul(step, ir.Constant(step.type, times * vector.count))
 
@@ -118,7 +117,7 @@ def tile_zeros(shape, like):
     return np.zeros((shape.rows, shape.columns, lanes(like.dtype) // (1 + shape.halved)), like.dtype)
 
 
-def _add_product(builder, tile, value, r, c, left, right):
+def add_product(builder, tile, value, r, c, left, right):
     """Add left * right to entry (r, c) of a tile."""
     k = r * tile.columns + c
     total = call_llvm(builder, "fma", left.type, [left, right, builder.extract_value(value, k)])
@@ -148,7 +147,7 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
             return splat(builder, form, builder.load(builder.gep(w_pointer, [offset])))
 
         def vector(step):
-            pointer = builder.gep(x_pointer, [_vector_step(context, builder, tile.vector, step, 1)])
+            pointer = builder.gep(x_pointer, [vector_step(context, builder, tile.vector, step, 1)])
             return load_vector(context, builder, tile.vector, pointer)
 
         def vector_of(v, c):
@@ -166,12 +165,12 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
                 for v, r in product(range(run), rows):
                     c = offset - v
                     if c in columns:
-                        value = _add_product(builder, tile, value, r, c, scalar(v, r), known(offset))
+                        value = add_product(builder, tile, value, r, c, scalar(v, r), known(offset))
             return value
         for v in range(run):
             vectors = [known(c + v) if shifted else vector_of(v, c) for c in columns]
             for r, c in product(rows, columns):
-                value = _add_product(builder, tile, value, r, c, scalar(v, r), vectors[c])
+                value = add_product(builder, tile, value, r, c, scalar(v, r), vectors[c])
         return value
 
     return signature, generate
@@ -190,80 +189,6 @@ def tile_fma(shape, tile, w, w_first, x, x_first, x_step, x_run_step):
         vectors = x[x_first + step * np.arange(shape.columns) + v * run_step]
         tile = tile + scalars[:, None, None] * vectors
     return tile
-
-
-def _loader(context, builder, tile, half, x, value, first):
-    """The function of an offset in vectors, and a constant to add, that emits the load of x[first + offset], or of the
-    given half of it."""
-    whole = VectorType(tile.vector.dtype).count
-    start = element_pointer(context, builder, x, value, types.intp, first)
-    if tile.halved:
-        start = builder.gep(start, [builder.mul(half, context.get_constant(types.intp, tile.vector.count))])
-
-    def load_at(offset, further=0):
-        pointer = builder.gep(start, [builder.mul(offset, ir.Constant(offset.type, whole))])
-        pointer = builder.gep(pointer, [ir.Constant(offset.type, further * whole)])
-        return load_vector(context, builder, tile.vector, pointer)
-
-    return load_at
-
-
-def _tile_fma_vectors(typing_context, shape, tile, half, d, d_first, d_step, x, x_first, taps, tap):
-    signature = tile(shape, tile, types.intp, d, types.intp, types.intp, x, types.intp, taps, types.intp)
-    run = shape.value.run
-
-    def generate(context, builder, signature, arguments):
-        _, value, half_value, d_value, d_at, d_stride, x_value, x_at, taps_value, tap_at = arguments
-        load_d = _loader(context, builder, tile, half_value, d, d_value, d_at)
-        load_x = _loader(context, builder, tile, half_value, x, x_value, x_at)
-        first_tap = element_pointer(context, builder, taps, taps_value, types.intp, tap_at)
-
-        vectors = []
-        for c in range(tile.columns):
-            run_start = builder.load(builder.gep(first_tap, [context.get_constant(types.intp, c - c % run)]))
-            vectors.append(load_x(run_start, c % run))
-        for r in range(tile.rows):
-            row = load_d(builder.mul(d_stride, context.get_constant(types.intp, r)))
-            for c in range(tile.columns):
-                value = _add_product(builder, tile, value, r, c, row, vectors[c])
-        return value
-
-    return signature, generate
-
-
-@lowered_by(_tile_fma_vectors)
-def tile_fma_vectors(shape, tile, half, d, d_first, d_step, x, x_first, taps, tap):
-    """tile[r, c] += d[d_first + r * d_step, :] * x[x_first + taps[tap + c], :]
-
-    d, x (vectors, L), of which a halved tile takes half 0 or 1  taps (T,): within a run each is one more than the last
-    """
-    rows, columns, width = tile.shape
-    half_lanes = slice(half * width, (half + 1) * width)
-    left = d[d_first + d_step * np.arange(rows), half_lanes]
-    first = np.arange(columns) // shape.run * shape.run
-    right = x[x_first + taps[tap + first] + np.arange(columns) - first, half_lanes]
-    return tile + left[:, None, :] * right
-
-
-def _tile_add_vectors(typing_context, tile, half, d, first, step):
-    def generate(context, builder, signature, arguments):
-        value, half_value, d_value, at, stride = arguments
-        load_d = _loader(context, builder, tile, half_value, d, d_value, at)
-        for r in range(tile.rows):
-            vector = load_d(builder.mul(stride, context.get_constant(types.intp, r)))
-            for c in range(tile.columns):
-                k = r * tile.columns + c
-                value = builder.insert_value(value, builder.fadd(builder.extract_value(value, k), vector), k)
-        return value
-
-    return tile(tile, types.intp, d, types.intp, types.intp), generate
-
-
-@lowered_by(_tile_add_vectors)
-def tile_add_vectors(tile, half, d, first, step):
-    """tile[r, c] += d[first + r * step, :]; d (vectors, L), of which a halved tile takes half 0 or 1."""
-    rows, _, width = tile.shape
-    return tile + d[first + step * np.arange(rows), None, half * width : (half + 1) * width]
 
 
 def _tile_add(typing_context, a, b):
@@ -295,8 +220,8 @@ def _tile_store(typing_context, tile, out, first, row_step, column_step, skipped
             with builder.if_then(wanted, likely=True):
                 for c in range(tile.columns):
                     offset = builder.add(
-                        _vector_step(context, builder, tile.vector, row_stride, r),
-                        _vector_step(context, builder, tile.vector, column_stride, c),
+                        vector_step(context, builder, tile.vector, row_stride, r),
+                        vector_step(context, builder, tile.vector, column_stride, c),
                     )
                     entry = builder.extract_value(value, r * tile.columns + c)
                     store_vector(context, builder, tile.vector, entry, builder.gep(pointer, [offset]))
@@ -343,172 +268,3 @@ def tile_finish(epilogue, tile, y, first, row_step, column_step):
     rows, columns, _ = tile.shape
     places = first + row_step * np.arange(rows)[:, None] + column_step * np.arange(columns)
     return np.array([[finish(epilogue, tile[r, c], y, places[r, c]) for c in range(columns)] for r in range(rows)])
-
-
-def _transposed(builder, vectors):
-    """The transpose of as many vectors as they have lanes: halves are exchanged, then quarters, down to single
-    lanes."""
-    count = len(vectors)
-    vectors = list(vectors)
-    step = count // 2
-    while step:
-        near = [lane + (count - step if lane & step else 0) for lane in range(count)]
-        far = [lane + (count if lane & step else step) for lane in range(count)]
-        masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), order) for order in (near, far)]
-        for k in range(count):
-            if not k & step:
-                pair = vectors[k], vectors[k + step]
-                vectors[k], vectors[k + step] = (builder.shuffle_vector(*pair, mask) for mask in masks)
-        step //= 2
-    return vectors
-
-
-def _to_float(builder, value, kind, form):
-    """A vector of numbers of Numba's type `kind` as floats."""
-    if isinstance(kind, types.Integer):
-        return builder.sitofp(value, form) if kind.signed else builder.uitofp(value, form)
-    if value.type == form:
-        return value
-    wider = isinstance(form.element, ir.DoubleType)
-    return builder.fpext(value, form) if wider else builder.fptrunc(value, form)
-
-
-def _tile_of_samples(typing_context, data, order, first, used, entry, shift, factor):
-    tile = TileType(shift.dtype, shift.count, 1)
-    signature = tile(data, order, types.intp, types.intp, types.intp, shift, factor)
-
-    def generate(context, builder, signature, arguments):
-        data_value, order_value, first_value, used_value, entry_value, shifts, factors = arguments
-        form = context.get_value_type(shift)
-        raw_form = ir.VectorType(context.get_data_type(data.dtype), shift.count)
-        last = builder.sub(used_value, context.get_constant(types.intp, 1))
-        place = types.UniTuple(types.intp, 2)
-        samples = []
-        for lane in range(shift.count):
-            number = context.get_constant(types.intp, lane)
-            there = builder.icmp_signed("<", number, used_value)
-            at = builder.add(first_value, builder.select(there, number, last))
-            pointer = element_pointer(context, builder, order, order_value, types.intp, at)
-            row = builder.load(pointer)
-            pair = context.make_tuple(builder, place, [row, entry_value])
-            start = element_pointer(context, builder, data, data_value, place, pair)
-            raw = builder.load(builder.bitcast(start, raw_form.as_pointer()))
-            raw.align = 1
-            value = _to_float(builder, raw, data.dtype, form)
-            value = builder.fmul(builder.fsub(value, shifts), factors)
-            samples.append(builder.select(there, value, ir.Constant(form, None)))
-        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for k, vector in enumerate(_transposed(builder, samples)):
-            value = builder.insert_value(value, vector, k)
-        return value
-
-    return signature, generate
-
-
-@lowered_by(_tile_of_samples)
-def tile_of_samples(data, order, first, used, entry, shift, factor):
-    """A tile whose row e holds (data[order[first + lane], entry + e] - shift[e]) * factor[e], 0 in lanes from `used`
-    on.
-
-    data (samples, D) of any numeric dtype  order (samples,) int64  used at least 1  shift, factor vectors
-    """
-    width = len(shift)
-    rows = order[first : first + min(used, width)]
-    values = (data[rows, entry : entry + width].astype(shift.dtype) - shift) * factor
-    tile = np.zeros((width, 1, width), shift.dtype)
-    tile[:, 0, : len(rows)] = values.T
-    return tile
-
-
-def _tile_across(typing_context, x, first, step):
-    vector = VectorType(x.dtype)
-    tile = TileType(x.dtype, vector.count, 1)
-    signature = tile(x, types.intp, types.intp)
-
-    def generate(context, builder, signature, arguments):
-        x_value, at, stride = arguments
-        pointer = element_pointer(context, builder, x, x_value, types.intp, at)
-        rows = [
-            load_vector(
-                context, builder, vector, builder.gep(pointer, [_vector_step(context, builder, vector, stride, k)])
-            )
-            for k in range(vector.count)
-        ]
-        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for k, row in enumerate(_transposed(builder, rows)):
-            value = builder.insert_value(value, row, k)
-        return value
-
-    return signature, generate
-
-
-@lowered_by(_tile_across)
-def tile_across(x, first, step):
-    """A tile whose row l holds lane l of the vectors x[first], x[first + step], ...: L vectors, transposed."""
-    width = x.shape[1]
-    return x[first + step * np.arange(width)].T[:, None, :].copy()
-
-
-def _lane_sums(builder, vectors):
-    """A vector of as many lanes as there are vectors, at most as many as those have, with the sum over lanes of each.
-
-    Halves of two vectors are added at once, so 16 sums take 15 additions instead of 64; each sum runs in the order of
-    `simd.lane_sum`.
-    """
-    form = vectors[0].type
-    lane_numbers = range(form.count)
-    wanted = len(vectors)
-    vectors = vectors + [ir.Constant(form, None)] * ((1 << (wanted - 1).bit_length()) - wanted)
-    owners = [[k] * form.count for k in range(len(vectors))]  # the sum that each lane is a part of
-    half = form.count // 2
-    while half:
-        upper = [bool(lane & half) for lane in lane_numbers]
-        if len(vectors) == 1:
-            vectors = [builder.fadd(vectors[0], _chosen(builder, vectors * 2, [lane ^ half for lane in lane_numbers]))]
-        else:
-            middle = len(vectors) // 2
-            near = [lane + form.count * upper[lane] for lane in lane_numbers]
-            far = [(lane ^ half) + form.count * upper[lane] for lane in lane_numbers]
-            pairs = list(zip(vectors[:middle], vectors[middle:], strict=True))
-            vectors = [builder.fadd(_chosen(builder, pair, near), _chosen(builder, pair, far)) for pair in pairs]
-            owners = [
-                [(a, b)[upper[lane]][lane] for lane in lane_numbers]
-                for a, b in zip(owners[:middle], owners[middle:], strict=True)
-            ]
-        half //= 2
-    return _chosen(builder, vectors * 2, [owners[0].index(k) for k in range(wanted)])
-
-
-def _chosen(builder, pair, lanes):
-    """The given lanes of two vectors, the second's counted after those of the first."""
-    return builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
-
-
-def _tile_add_sums(typing_context, tile, out, first):
-    signature = types.void(tile, out, types.intp)
-
-    def generate(context, builder, signature, arguments):
-        value, out_value, at = arguments
-        pointer = element_pointer(context, builder, out, out_value, types.intp, at)
-        count = tile.vector.count
-        entries = [builder.extract_value(value, k) for k in range(tile.rows * tile.columns)]
-        for start in range(0, len(entries), count):
-            group = entries[start : start + count]
-            sums = _lane_sums(builder, group)
-            place = builder.gep(pointer, [context.get_constant(types.intp, start)])
-            place = builder.bitcast(place, sums.type.as_pointer())
-            total = builder.load(place)
-            total.align = tile.vector.dtype.bitwidth // 8
-            total = builder.store(builder.fadd(total, sums), place)
-            total.align = tile.vector.dtype.bitwidth // 8
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@lowered_by(_tile_add_sums)
-def tile_add_sums(tile, out, first):
-    """out[first + r * columns + c] += the sum over lanes of tile[r, c]; out (scalars,)."""
-    rows, columns, _ = tile.shape
-    for k in range(rows * columns):
-        out[first + k] += lane_sum(tile[k // columns, k % columns])

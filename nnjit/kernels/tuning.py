@@ -16,7 +16,8 @@ import numpy as np
 from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
-from nnjit.kernels.contraction import Cut, Extent
+from nnjit.kernels.contraction import Extent
+from nnjit.kernels.contraction_weights import Cut
 from nnjit.kernels.simd import VECTOR_BYTES
 from nnjit.kernels.threads import get_threads
 from nnjit.kernels.tiles import TileShape

@@ -14,8 +14,9 @@ from __future__ import annotations
 from numba.extending import register_jitable
 
 from nnjit.kernels.compiler import kernel
+from nnjit.kernels.lane_sums import tile_add_sums, tile_fma_vectors
 from nnjit.kernels.simd import full, lane_sum, load, store, store_run
-from nnjit.kernels.tiles import tile_add_sums, tile_fma_vectors, tile_zeros
+from nnjit.kernels.tiles import tile_zeros
 from nnjit.kernels.winograd import prefetch_window, tile_corner, transform_inputs
 from nnjit.kernels.winograd_transforms import transform_gradient, transform_weights
 

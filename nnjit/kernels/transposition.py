@@ -1,0 +1,114 @@
+"""Vectors turned into lanes and back: L vectors of L lanes as a tile of L rows, transposed in registers."""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from nnjit.kernels.simd import VectorType, element_pointer, load_vector, lowered_by
+from nnjit.kernels.tiles import TileType, vector_step
+
+
+def _transposed(builder, vectors):
+    """The transpose of as many vectors as they have lanes: halves are exchanged, then quarters, down to single
+    lanes."""
+    count = len(vectors)
+    vectors = list(vectors)
+    step = count // 2
+    while step:
+        near = [lane + (count - step if lane & step else 0) for lane in range(count)]
+        far = [lane + (count if lane & step else step) for lane in range(count)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), order) for order in (near, far)]
+        for k in range(count):
+            if not k & step:
+                pair = vectors[k], vectors[k + step]
+                vectors[k], vectors[k + step] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        step //= 2
+    return vectors
+
+
+def _to_float(builder, value, kind, form):
+    """A vector of numbers of Numba's type `kind` as floats."""
+    if isinstance(kind, types.Integer):
+        return builder.sitofp(value, form) if kind.signed else builder.uitofp(value, form)
+    if value.type == form:
+        return value
+    wider = isinstance(form.element, ir.DoubleType)
+    return builder.fpext(value, form) if wider else builder.fptrunc(value, form)
+
+
+def _tile_of_samples(typing_context, data, order, first, used, entry, shift, factor):
+    tile = TileType(shift.dtype, shift.count, 1)
+    signature = tile(data, order, types.intp, types.intp, types.intp, shift, factor)
+
+    def generate(context, builder, signature, arguments):
+        data_value, order_value, first_value, used_value, entry_value, shifts, factors = arguments
+        form = context.get_value_type(shift)
+        raw_form = ir.VectorType(context.get_data_type(data.dtype), shift.count)
+        last = builder.sub(used_value, context.get_constant(types.intp, 1))
+        place = types.UniTuple(types.intp, 2)
+        samples = []
+        for lane in range(shift.count):
+            number = context.get_constant(types.intp, lane)
+            there = builder.icmp_signed("<", number, used_value)
+            at = builder.add(first_value, builder.select(there, number, last))
+            pointer = element_pointer(context, builder, order, order_value, types.intp, at)
+            row = builder.load(pointer)
+            pair = context.make_tuple(builder, place, [row, entry_value])
+            start = element_pointer(context, builder, data, data_value, place, pair)
+            raw = builder.load(builder.bitcast(start, raw_form.as_pointer()))
+            raw.align = 1
+            value = _to_float(builder, raw, data.dtype, form)
+            value = builder.fmul(builder.fsub(value, shifts), factors)
+            samples.append(builder.select(there, value, ir.Constant(form, None)))
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for k, vector in enumerate(_transposed(builder, samples)):
+            value = builder.insert_value(value, vector, k)
+        return value
+
+    return signature, generate
+
+
+@lowered_by(_tile_of_samples)
+def tile_of_samples(data, order, first, used, entry, shift, factor):
+    """A tile whose row e holds (data[order[first + lane], entry + e] - shift[e]) * factor[e], 0 in lanes from `used`
+    on.
+
+    data (samples, D) of any numeric dtype  order (samples,) int64  used at least 1  shift, factor vectors
+    """
+    width = len(shift)
+    rows = order[first : first + min(used, width)]
+    values = (data[rows, entry : entry + width].astype(shift.dtype) - shift) * factor
+    tile = np.zeros((width, 1, width), shift.dtype)
+    tile[:, 0, : len(rows)] = values.T
+    return tile
+
+
+def _tile_across(typing_context, x, first, step):
+    vector = VectorType(x.dtype)
+    tile = TileType(x.dtype, vector.count, 1)
+    signature = tile(x, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        x_value, at, stride = arguments
+        pointer = element_pointer(context, builder, x, x_value, types.intp, at)
+        rows = [
+            load_vector(
+                context, builder, vector, builder.gep(pointer, [vector_step(context, builder, vector, stride, k)])
+            )
+            for k in range(vector.count)
+        ]
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for k, row in enumerate(_transposed(builder, rows)):
+            value = builder.insert_value(value, row, k)
+        return value
+
+    return signature, generate
+
+
+@lowered_by(_tile_across)
+def tile_across(x, first, step):
+    """A tile whose row l holds lane l of the vectors x[first], x[first + step], ...: L vectors, transposed."""
+    width = x.shape[1]
+    return x[first + step * np.arange(width)].T[:, None, :].copy()
