@@ -7,9 +7,10 @@ contraction over (filter, u, v) for each phase of the stride: the positions that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import log
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 from nnjit.buffers import Border
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
+from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
 from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts, in_vectors
 from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.tuning import (
+    SEGMENT_POSITIONS,
     choose_blocks,
     choose_cut,
     choose_form,
@@ -30,6 +33,9 @@ from nnjit.kernels.tuning import (
     choose_lanes_tile,
     choose_tile,
     choose_tiling,
+    choose_transposed,
+    choose_transposed_cut,
+    choose_transposed_tile,
     choose_weights_form,
     choose_weights_tile,
     choose_weights_tiling,
@@ -47,6 +53,9 @@ from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
+
+BIAS_TILE = TileShape(8, 1)
+"""Sums of a bias that `contract_transposed` has run side by side."""
 
 
 class Phase(NamedTuple):
@@ -216,16 +225,17 @@ class Convolution:
     def _bind_weights(self, site: Site, window: View, work: int) -> None:
         """The gradients of the weights and the biases."""
         assert site.dout is not None
-        extent, dout = site.out.extent, site.dout.view
         (height, width), (down, right) = self.kernel, self.stride
         c, u, v = _grid(range(self.shape[0]), range(height), range(width))
         x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
+        shared = height > down or width > right
+        if choose_transposed(self.filters, len(x_taps), site.batch_size, site.lanes, shared):
+            self._bind_weights_transposed(site, window, x_taps, work)
+            return
         x_fresh = x_taps[(u >= height - down) & (v >= width - right)]
         tile = replace(choose_lanes_tile(self.filters, len(x_taps), width), column_step=window.column)
         bias_tile = TileShape(tile.rows, 1, halved=tile.halved)
-        extent, (dout, window) = _joined(extent, dout, window)
-        n, i = _grid(range(extent.blocks), range(extent.lines))
-        starts = np.stack([view.start + n * view.block + i * view.line for view in (dout, window)], axis=1)
+        extent, starts = _segments(site.out.extent, (site.dout.view, window), _longest_segment)
         line = self.filters * extent.columns + self.shape[0] * window.line
         part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
         cut = choose_cut(len(starts), extent.columns, line, part_bytes, width, right)
@@ -234,9 +244,38 @@ class Convolution:
         cut = cut._replace(shares=min(cut.shares, tiles))
         bias_places = tile_places(bias_tile, self.filters, 1, site.lanes)
         parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
-        sums = parts.reshape(cut.parts, -1)
-        operands = (tile, bias_tile, extent, cut, dout, window, starts.reshape(-1), x_taps, x_fresh, sums, bias_parts)
+        sums, bias_sums = parts.reshape(cut.parts, -1), bias_parts.reshape(cut.parts, -1)
+        images = (site.dout.view, window, starts.reshape(-1), x_taps)
+        operands = (tile, bias_tile, extent, cut, *images, x_fresh, sums, bias_sums)
         site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
+        site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
+        self._add_bias_parts(site, bias_parts, bias_places)
+
+    def _bind_weights_transposed(self, site: Site, window: View, x_taps: NDArray[np.int64], work: int) -> None:
+        """Likewise with maps in the lanes."""
+        assert site.dout is not None
+        lanes, groups = site.lanes, -(-self.filters // site.lanes)
+        tile = choose_transposed_tile(len(x_taps), groups, self.kernel[1])
+        tile = replace(tile, column_step=window.column)
+        places, bias_places = transposed_places(tile, self.filters, len(x_taps), lanes)
+        extent, starts = _segments(site.out.extent, (site.dout.view, window), _short_segment)
+        cut = choose_transposed_cut(len(starts), extent.columns, places.size * site.dtype.itemsize)
+        cut = cut._replace(shares=min(cut.shares, len(places) // (tile.rows * tile.columns)))
+        parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
+        scratch = site.workspace.by_thread(cut.lines * extent.columns * lanes * tile.columns)
+        images = (site.dout.view, window.vectors.reshape(-1), (starts * [1, lanes]).reshape(-1), x_taps * lanes)
+        operands = (
+            tile,
+            BIAS_TILE,
+            extent,
+            cut,
+            *images,
+            site.batch_size,
+            parts[:, 0],
+            bias_parts,
+            scratch,
+        )
+        site.backward_parameters.append(Call(contract_transposed, cut.parts * cut.shares, operands, work))
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)
 
@@ -257,7 +296,8 @@ class Convolution:
         scratch = site.workspace.by_thread(scratch_vectors(form, tiling, rows))
         steps = np.arange(channels, dtype=np.int64) * tiling.group
         sums = parts.reshape(cut.parts, form.entries, -1)
-        operands = (form, tile, tiling, cut, site.dout.view, window, steps, sums, bias_parts, scratch)
+        bias_sums = bias_parts.reshape(cut.parts, -1)
+        operands = (form, tile, tiling, cut, site.dout.view, window, steps, sums, bias_sums, scratch)
         site.backward_parameters.append(Call(winograd_weights, cut.parts * cut.shares, operands, _left(form, work)))
         kernels = np.where(places < 0, places, form.taps**2 * places)
         back = (form, parts, kernels, site.gradients["weight"])
@@ -272,13 +312,12 @@ class Convolution:
         """Memory for the parts of the gradients of the weights and, if there are any, the biases."""
         return (
             site.workspace.passed_on(cut.parts, planes, *places.shape),
-            aligned_zeros((cut.parts, bias_places.size if "bias" in site.gradients else 0), site.dtype),
+            aligned_zeros((cut.parts, len(bias_places) if "bias" in site.gradients else 0, site.lanes), site.dtype),
         )
 
     def _add_bias_parts(self, site: Site, parts: NDArray[Any], places: NDArray[np.int64]) -> None:
         if "bias" in site.gradients:
-            split = parts.reshape(len(parts), *places.shape)
-            site.backward_parameters.append(_add_parts(split, places, site.gradients["bias"]))
+            site.backward_parameters.append(_add_parts(parts, places, site.gradients["bias"]))
 
     def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
         """The gradient of the input."""
@@ -372,15 +411,34 @@ LINE_POSITIONS = 64
 66 % of the peak, 96 and more at 49 %, since a piece of a sum takes whole lines)."""
 
 
-def _joined(extent: Extent, *views: View) -> tuple[Extent, list[View]]:
-    """Lines that follow each other without a gap in all views, as in a convolution by 1x1, cut anew into longer ones,
-    since a line costs as much as one to three columns."""
-    positions = extent.lines * extent.columns
-    columns = max(length for length in range(1, LINE_POSITIONS + 1) if positions % length == 0)
-    if columns <= extent.columns or any(view.line != extent.columns * view.column for view in views):
-        return extent, list(views)
-    longer = extent._replace(lines=positions // columns, columns=columns)
-    return longer, [view._replace(line=columns * view.column) for view in views]
+def _segments(
+    extent: Extent, views: Sequence[View], choose: Callable[[list[int], int], int]
+) -> tuple[Extent, NDArray[np.int64]]:
+    """Lines of equal length, as an extent counts them, into which all positions are cut, and where each starts in each
+    view: (lines, views).
+
+    Lines of the image that follow each other without a gap, as in a convolution by 1x1, are one. `choose` takes one of
+    the lengths that divide that, told how long the image's lines are.
+    """
+    whole = extent
+    if all(view.line == extent.columns * view.column for view in views):
+        whole = extent._replace(lines=1, columns=extent.lines * extent.columns)
+    lengths = [length for length in range(1, whole.columns + 1) if whole.columns % length == 0]
+    columns = choose(lengths, extent.columns)
+    each = whole.columns // columns
+    n, i, k = _grid(range(whole.blocks), range(whole.lines), range(each))
+    starts = [view.start + n * view.block + i * view.line + k * columns * view.column for view in views]
+    return whole._replace(lines=whole.lines * each, columns=columns), np.stack(starts, axis=1)
+
+
+def _longest_segment(lengths: list[int], columns: int) -> int:
+    """For `contract_lanes`, where a line costs as much as one to three columns."""
+    return max(length for length in lengths if length <= max(LINE_POSITIONS, columns))
+
+
+def _short_segment(lengths: list[int], columns: int) -> int:
+    """For `contract_transposed`, where segments are the grain of panels and pieces."""
+    return min(lengths, key=lambda length: abs(log(length / SEGMENT_POSITIONS)))
 
 
 def _grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:

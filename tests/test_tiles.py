@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import gcd
 from typing import Any, Literal
 
 import numpy as np
@@ -18,18 +19,33 @@ from nnjit.kernels import tuning
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
+from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
 from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
 from nnjit.kernels.program import Call, Program
-from nnjit.kernels.simd import lanes
+from nnjit.kernels.simd import lanes, store
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts
-from nnjit.kernels.tiles import TileShape, tile_add, tile_fma, tile_rows, tile_store, tile_zeros
+from nnjit.kernels.tiles import (
+    SAMPLES,
+    TileShape,
+    tile_add,
+    tile_add_to,
+    tile_fma,
+    tile_fma_samples,
+    tile_rows,
+    tile_store,
+    tile_sum,
+    tile_zeros,
+)
 from nnjit.kernels.tuning import (
     choose_chunks,
     choose_cut,
     choose_groups_cut,
     choose_lanes_tile,
     choose_tile,
+    choose_transposed,
+    choose_transposed_cut,
+    choose_transposed_tile,
     vector_registers,
 )
 from nnjit.kernels.winograd_transforms import F43, F45
@@ -78,6 +94,36 @@ def run_tile_of_vectors(task, tile, x, taps, sums, row_sums):
         rows = tile_add_vectors(rows, 1, x, 2, 3)
     tile_add_sums(total, sums, 2)
     tile_add_sums(rows, row_sums, 2)
+
+
+@kernel
+def run_tile_of_samples(task, tile, x, taps, d, out, sums):
+    """Likewise for sums over samples, whose scalars lie side by side."""
+    total = tile_fma_samples(tile, tile_zeros(tile, d), x, 3, taps, 1, d, 2)
+    tile_add_to(total, out, 1)
+    store(sums, 0, tile_sum(total))
+
+
+@DTYPES
+@pytest.mark.parametrize("tile", [shape for shape in SHAPES if not shape.halved], ids=str)
+def test_sums_over_samples_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
+    rng = np.random.default_rng(3)
+    L = lanes(dtype)
+    tile = replace(tile, run=gcd(tile.rows, tile.run))
+    x, d = rng.standard_normal(12 * L).astype(dtype), rng.standard_normal((2 + SAMPLES * tile.columns, L)).astype(dtype)
+    # Only the first tap of a run is read.
+    taps = np.array([77, 5, 2 * L, L + 1, 7, 3 * L, 0], np.int64)
+    out, sums = np.ones((2 + tile.rows * tile.columns, L), dtype), np.zeros((1, L), dtype)
+    Program([Call(run_tile_of_samples, 1, (tile, x, taps, d, out, sums), 1)]).run()
+    expected = np.zeros((tile.rows, tile.columns, L))
+    for r in range(tile.rows):
+        first = 3 + taps[1 + r - r % tile.run] + r % tile.run * L
+        vectors = d[2:].reshape(SAMPLES, tile.columns, L).astype(float)
+        expected[r] = np.einsum("s,scl->cl", x[first : first + SAMPLES].astype(float), vectors)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    assert_allclose(out[1:-1], 1 + expected.reshape(-1, L), rtol=tolerance, atol=tolerance)
+    assert_allclose(sums[0], expected.sum((0, 1)), rtol=tolerance, atol=tolerance)
+    assert (out[0] == 1).all() and (out[-1] == 1).all()
 
 
 @DTYPES
@@ -193,6 +239,59 @@ def test_every_tile_gives_the_same_bits(dtype: Any) -> None:
         assert contraction(tile, dtype) == expected, tile
 
 
+TRANSPOSED_TILES = [
+    TileShape(1, 1, column_step=2),
+    TileShape(5, 2, column_step=2),
+    TileShape(6, 1, column_step=2, run=3),
+    TileShape(3, 3, column_step=2, run=3),
+    TileShape(9, 2, column_step=2, run=1),
+]
+
+
+def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
+    """The bits of the gradients of 3x3 kernels with a stride of 2, maps in the lanes, computed with `tile`.
+
+    Three groups of maps, of which the last begins within the one before it; in the last block most samples are absent.
+    """
+    rng = np.random.default_rng(4)
+    L = lanes(dtype)
+    rows, size, side = 2 * L + 3, 7, 3
+    samples = (BLOCKS - 1) * L + 2
+    x = rng.standard_normal((BLOCKS, size, size, L)).astype(dtype)
+    d = rng.standard_normal((BLOCKS, rows, side, side, L)).astype(dtype)
+    d[-1, ..., 2:] = 0
+    u, v, n, i = (axis.reshape(-1) for axis in (*np.mgrid[:3, :3], *np.mgrid[:BLOCKS, :side]))
+    starts = np.stack([(n * rows * side + i) * side, (n * size + 2 * i) * size * L], axis=1)
+    places, bias_places = transposed_places(tile, rows, 9, L)
+    cut = Cut(2, 2, shares)
+    parts, bias_parts = (np.full((2, *order.shape), np.nan, dtype) for order in (places, bias_places))
+    scratch = np.full((1, cut.lines * side * L * tile.columns, L), np.nan, dtype)
+    dw, db = np.full(rows * 9, np.nan, dtype), np.full(rows, np.nan, dtype)
+    extent, plane = Extent(BLOCKS, rows, side, side), View(d.reshape(-1, L), 0, 0, side * side, 0, 1)
+    images = (plane, x.reshape(-1), starts.reshape(-1), (u * size + v) * L)
+    operands = (tile, TileShape(4, 1), extent, cut, *images, samples, parts, bias_parts, scratch)
+    calls = [
+        Call(contract_transposed, 2 * shares, operands, 1),
+        Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, dw), 1),
+        Call(add_parts, -(-len(bias_places) // SUMS_VECTORS), (bias_parts, bias_places, db), 1),
+    ]
+    Program(calls).run()
+    windows = np.stack([x[:, u : u + 2 * side : 2, v : v + 2 * side : 2] for u, v in np.ndindex(3, 3)])
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    expected = np.einsum("nrijl,knijl->rk", d.astype(float), windows.astype(float))
+    assert_allclose(dw, expected.reshape(-1), rtol=tolerance, atol=10 * tolerance)
+    assert_allclose(db, d.astype(float).sum((0, 2, 3, 4)), rtol=tolerance, atol=10 * tolerance)
+    return {"dw": dw.tobytes(), "db": db.tobytes()}
+
+
+@DTYPES
+def test_every_tile_gives_the_same_bits_with_maps_in_the_lanes(dtype: Any) -> None:
+    expected = transposed(TRANSPOSED_TILES[0], 1, dtype)
+    for tile in TRANSPOSED_TILES[1:]:
+        for shares in (1, 2):
+            assert transposed(tile, shares, dtype) == expected, (tile, shares)
+
+
 @compiled_only("it is about how Numba types a tile's shape")
 def test_each_shape_is_a_type_of_its_own() -> None:
     from numba import typeof
@@ -228,6 +327,7 @@ def test_a_chosen_tile_fits(
         patch.setattr(tuning, "vector_registers", lambda: registers)
         tile = choose_tile.__wrapped__(rows, columns, taps, group_rows, run, *steps)
         lanes_tile = choose_lanes_tile.__wrapped__(rows, run * taps, run)
+        turned = choose_transposed_tile.__wrapped__(run * taps, columns, run)
     assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns
     assert group_rows is None or group_rows % tile.rows == 0
     assert run % tile.run == 0 and (tile.column_step, tile.run_step) == steps
@@ -235,6 +335,9 @@ def test_a_chosen_tile_fits(
     assert tile.rows * tile.columns <= max(registers, 8) - 2
     assert 1 <= lanes_tile.rows <= rows and 1 <= lanes_tile.columns <= run * taps
     assert lanes_tile.halved == (registers < 32) and run % lanes_tile.run == lanes_tile.columns % lanes_tile.run == 0
+    assert 1 <= turned.rows <= run * taps and 1 <= turned.columns <= columns
+    assert run % turned.run == turned.rows % turned.run == 0
+    assert (turned.rows + 1) * turned.columns < max(registers, 8)
     registers *= 1 + lanes_tile.halved
     assert (lanes_tile.rows + 1) * lanes_tile.columns < registers
 
@@ -246,7 +349,20 @@ def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) ->
     assert tile.rows * tile.columns >= 8
 
 
+def test_maps_are_in_the_lanes_where_they_fill_them_and_taps_are_worth_it() -> None:
+    def chosen(filters: int, taps: int, samples: int = 64, shared: bool = True) -> bool:
+        return choose_transposed(filters, taps, samples, 16, shared)
+
+    assert not chosen(15, 1000) and not chosen(15, 1000, shared=False)
+    assert chosen(32, 144) and not chosen(32, 27) and chosen(32, 32, shared=False)
+    # 40 maps in three groups; lanes without samples are left out.
+    assert not chosen(40, 500) and chosen(40, 500, samples=10)
+
+
 def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
+    assert choose_transposed_cut(128, 8, 600)[:2] == (8, 2)
+    assert choose_transposed_cut(128, 30, 600)[:2] == (8, 1)
+    assert choose_transposed_cut(7, 8, 600).parts == choose_transposed_cut(128, 8, 9_000_000).parts == 1
     lenet5 = choose_cut(4 * 28, 28, 200, 600, 5, 1)
     assert (lenet5.parts, lenet5.lines) == (8, 3)
     assert choose_cut(1, 63, 200, 600, 5, 1).parts == 1
@@ -284,25 +400,32 @@ def test_chunks_cover_every_vector_in_the_order_of_their_place_in_a_tensor() -> 
 @compiled_only("it is about compiled tiles")
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> None:
-    """Whole and half vectors, runs of taps, maps and features, joined lines: 3x3, then 1x1, then dense."""
+    """Whole and half vectors, runs of taps, maps and features, joined lines, maps in the lanes: 3x3, then 1x1, then
+    2x2 with a stride of 2, then dense."""
     layers = [
         Conv2d(filters=6, kernel=(3, 3), stride=(stride, stride), padding="same"),
         Conv2d(filters=8, kernel=(1, 1)),
+        Conv2d(filters=16, kernel=(2, 2), stride=(2, 2)),
         Flatten(),
         Dense(units=6),
     ]
-    found = []
+    found, turned = [], set()
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
             patch.setattr(tuning, "choose_tile", choose_tile.__wrapped__)
             patch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
             patch.setattr(convolution, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
+            patch.setattr(convolution, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
             stack = Stack(layers, (5, 9, 8), np.dtype(np.float32))
         tiles = [call.arguments[0] for call in stack.bound.backward if call.kernel is contract_lanes]
         assert [tile.halved for tile in tiles] == [registers < 32] * 2
+        transposing = [call.arguments[0] for call in stack.bound.backward if call.kernel is contract_transposed]
+        assert len(transposing) == 1
+        turned |= {transposing[0]}
         found.append(stack.run(*stack.random()).bits())
     assert found[0] == found[1] == found[2]
+    assert len(turned) >= 2
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

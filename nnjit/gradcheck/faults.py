@@ -16,6 +16,7 @@ from nnjit.gradcheck.cases import Case, cases
 from nnjit.gradcheck.check import Report, Settings, check
 from nnjit.gradcheck.probe import Probe
 from nnjit.kernels.contraction import pack_rows
+from nnjit.kernels.contraction_transposed import contract_transposed
 from nnjit.kernels.contraction_weights import contract_lanes
 from nnjit.kernels.pooling import Window
 from nnjit.kernels.program import Call
@@ -71,7 +72,7 @@ def shifted_border(probe: Probe) -> bool:
     """A backward pass that reads or writes the input one position off."""
 
     def shift(call: Call) -> Call | None:
-        if call.kernel is contract_lanes:
+        if call.kernel in (contract_lanes, contract_transposed):
             tile, bias_tile, extent, cut, d, x, starts, *others = call.arguments
             moved = starts + np.tile([d.column, 0], len(starts) // 2)
             narrower = extent._replace(columns=extent.columns - 1)

@@ -28,11 +28,16 @@ def tile_places(tile: TileShape, rows: int, columns: int, lanes: int) -> NDArray
     """
     in_rows = first_rows(rows, tile.rows)[:, None] + np.arange(tile.rows)
     in_columns = first_rows(columns, tile.columns)[:, None] + np.arange(tile.columns)
-    places = (in_rows[:, None, :, None] * columns + in_columns[None, :, None, :]).reshape(-1)
-    _, earliest = np.unique(places, return_index=True)
-    once = np.full(len(places), -1, np.int64)
-    once[earliest] = places[earliest]
-    return in_vectors(once, lanes)
+    return in_vectors(once(in_rows[:, None, :, None] * columns + in_columns[None, :, None, :]), lanes)
+
+
+def once(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places in a row, -1 in the stead of those that stand there already."""
+    flat = places.reshape(-1)
+    _, earliest = np.unique(flat, return_index=True)
+    kept = np.full(len(flat), -1, np.int64)
+    kept[earliest] = flat[earliest]
+    return kept
 
 
 class Cut(NamedTuple):

@@ -264,14 +264,14 @@ def entry(table, index):
     return table[index]
 
 
-def _prefetch_for(write):
+def _prefetch_for(write, locality=2):
     def _prefetch(typing_context, x, index):
         def generate(context, builder, signature, arguments):
             pointer = element_pointer(context, builder, x, arguments[0], index, arguments[1])
             byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
             function_type = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
             function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-            builder.call(function, [builder.bitcast(pointer, byte), number(write), number(2), number(1)])
+            builder.call(function, [builder.bitcast(pointer, byte), number(write), number(locality), number(1)])
             return context.get_dummy_value()
 
         return types.void(x, index), generate
@@ -281,12 +281,17 @@ def _prefetch_for(write):
 
 @lowered_by(_prefetch_for(write=0))
 def prefetch(x, index):
-    """Have x[index] brought near, to be read soon; changes nothing, and the index may lie outside."""
+    """Have x[index] brought into the second cache, to be read soon; changes nothing, and the index may lie outside."""
+
+
+@lowered_by(_prefetch_for(write=0, locality=3))
+def prefetch_near(x, index):
+    """Likewise, into the first cache."""
 
 
 @lowered_by(_prefetch_for(write=1))
 def prefetch_to_write(x, index):
-    """Likewise for what is about to be overwritten."""
+    """Like `prefetch`, for what is about to be overwritten."""
 
 
 def _load_integers(typing_context, like, x, index):

@@ -191,6 +191,56 @@ def tile_fma(shape, tile, w, w_first, x, x_first, x_step, x_run_step):
     return tile
 
 
+SAMPLES = 4
+"""How many samples `tile_fma_samples` goes over before addresses are loaded anew."""
+
+
+def _tile_fma_samples(typing_context, shape, tile, x, x_first, taps, tap, d, d_first):
+    signature = tile(shape, tile, x, types.intp, taps, types.intp, d, types.intp)
+    run = shape.value.run
+
+    def generate(context, builder, signature, arguments):
+        _, value, x_value, x_at, taps_value, tap_at, d_value, d_at = arguments
+        x_pointer = element_pointer(context, builder, x, x_value, types.intp, x_at)
+        d_pointer = element_pointer(context, builder, d, d_value, types.intp, d_at)
+        first_tap = element_pointer(context, builder, taps, taps_value, types.intp, tap_at)
+        form = context.get_value_type(tile.vector)
+
+        def constant(number):
+            return context.get_constant(types.intp, number)
+
+        runs = [builder.load(builder.gep(first_tap, [constant(r)])) for r in range(0, tile.rows, run)]
+        runs = [builder.gep(x_pointer, [start]) for start in runs]
+        for s in range(SAMPLES):
+            vectors = []
+            for c in range(tile.columns):
+                pointer = builder.gep(d_pointer, [constant((s * tile.columns + c) * tile.vector.count)])
+                vectors.append(load_vector(context, builder, tile.vector, pointer))
+            for r in range(tile.rows):
+                place = constant(r % run * tile.vector.count + s)
+                scalar = splat(builder, form, builder.load(builder.gep(runs[r // run], [place])))
+                for c in range(tile.columns):
+                    value = add_product(builder, tile, value, r, c, scalar, vectors[c])
+        return value
+
+    return signature, generate
+
+
+@lowered_by(_tile_fma_samples)
+def tile_fma_samples(shape, tile, x, x_first, taps, tap, d, d_first):
+    """tile[r, c] += the sum over s < SAMPLES of x[x_first + taps[tap + r] + s] * d[d_first + s * columns + c, :]
+
+    x (scalars,)  d (vectors, L)  taps (T,): within a run each is L more than the last
+    """
+    rows, columns, width = tile.shape
+    first = np.arange(rows) // shape.run * shape.run
+    places = x_first + taps[tap + first] + (np.arange(rows) - first) * width
+    for s in range(SAMPLES):
+        vectors = d[d_first + s * columns : d_first + (s + 1) * columns]
+        tile = tile + x[places + s][:, None, None] * vectors
+    return tile
+
+
 def _tile_add(typing_context, a, b):
     def generate(context, builder, signature, arguments):
         value = ir.Constant(context.get_value_type(a), ir.Undefined)
@@ -206,6 +256,47 @@ def _tile_add(typing_context, a, b):
 def tile_add(a, b):
     """a + b."""
     return a + b
+
+
+def _tile_add_to(typing_context, tile, out, first):
+    def generate(context, builder, signature, arguments):
+        value, out_value, at = arguments
+        pointer = element_pointer(context, builder, out, out_value, types.intp, at)
+        for k in range(tile.rows * tile.columns):
+            place = builder.gep(pointer, [context.get_constant(types.intp, k * tile.vector.count)])
+            total = builder.fadd(load_vector(context, builder, tile.vector, place), builder.extract_value(value, k))
+            store_vector(context, builder, tile.vector, total, place)
+        return context.get_dummy_value()
+
+    return types.void(tile, out, types.intp), generate
+
+
+@lowered_by(_tile_add_to)
+def tile_add_to(tile, out, first):
+    """out[first + r * columns + c, :] += tile[r, c]; out (vectors, L)."""
+    rows, columns, width = tile.shape
+    out[first : first + rows * columns] += tile.reshape(-1, width)
+
+
+def _tile_sum(typing_context, tile):
+    def generate(context, builder, signature, arguments):
+        vectors = [builder.extract_value(arguments[0], k) for k in range(tile.rows * tile.columns)]
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2], strict=False)
+            vectors = [builder.fadd(*pair) for pair in pairs] + vectors[len(vectors) // 2 * 2 :]
+        return vectors[0]
+
+    return tile.vector(tile), generate
+
+
+@lowered_by(_tile_sum)
+def tile_sum(tile):
+    """The sum of a tile's vectors, neighbours first."""
+    vectors = tile.reshape(-1, tile.shape[2])
+    while len(vectors) > 1:
+        even = len(vectors) // 2 * 2
+        vectors = np.concatenate([vectors[:even:2] + vectors[1:even:2], vectors[even:]])
+    return vectors[0]
 
 
 def _tile_store(typing_context, tile, out, first, row_step, column_step, skipped):

@@ -6,16 +6,18 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from nnjit.kernels.simd import VectorType, element_pointer, load_vector, lowered_by
+from nnjit.kernels.simd import VectorType, element_pointer, lowered_by
 from nnjit.kernels.tiles import TileType, vector_step
 
 
-def _transposed(builder, vectors):
-    """The transpose of as many vectors as they have lanes: halves are exchanged, then quarters, down to single
-    lanes."""
+def _transposed(builder, vectors, done=1):
+    """The transpose of as many vectors as they have lanes: halves are exchanged, then quarters, down to single lanes.
+
+    `done`: into how many pieces the vectors are cut that stand in their places already.
+    """
     count = len(vectors)
     vectors = list(vectors)
-    step = count // 2
+    step = count // done // 2
     while step:
         near = [lane + (count - step if lane & step else 0) for lane in range(count)]
         far = [lane + (count if lane & step else step) for lane in range(count)]
@@ -85,6 +87,12 @@ def tile_of_samples(data, order, first, used, entry, shift, factor):
     return tile
 
 
+PIECES = 4
+"""Into how many pieces `tile_across` cuts each vector while it loads it: pieces go straight to their places, which
+leaves fewer steps to the ports that move lanes. Measured on one core for whole vectors, halves and quarters: 0.88, 0.74
+and 0.80 ns a vector, with AVX2 1.34, 1.33 and 1.01."""
+
+
 def _tile_across(typing_context, x, first, step):
     vector = VectorType(x.dtype)
     tile = TileType(x.dtype, vector.count, 1)
@@ -93,14 +101,26 @@ def _tile_across(typing_context, x, first, step):
     def generate(context, builder, signature, arguments):
         x_value, at, stride = arguments
         pointer = element_pointer(context, builder, x, x_value, types.intp, at)
-        rows = [
-            load_vector(
-                context, builder, vector, builder.gep(pointer, [vector_step(context, builder, vector, stride, k)])
-            )
-            for k in range(vector.count)
-        ]
+        width = vector.count // PIECES
+        piece_form = ir.VectorType(context.get_value_type(vector).element, width)
+
+        def piece(row, number):
+            start = builder.gep(pointer, [vector_step(context, builder, vector, stride, row)])
+            start = builder.gep(start, [context.get_constant(types.intp, number * width)])
+            value = builder.load(builder.bitcast(start, piece_form.as_pointer()))
+            value.align = vector.dtype.bitwidth // 8
+            return value
+
+        def joined(pieces):
+            if len(pieces) == 1:
+                return pieces[0]
+            sides = joined(pieces[: len(pieces) // 2]), joined(pieces[len(pieces) // 2 :])
+            lanes = range(2 * sides[0].type.count)
+            return builder.shuffle_vector(*sides, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+
+        rows = [joined([piece(k % width + q * width, k // width) for q in range(PIECES)]) for k in range(vector.count)]
         value = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for k, row in enumerate(_transposed(builder, rows)):
+        for k, row in enumerate(_transposed(builder, rows, PIECES)):
             value = builder.insert_value(value, row, k)
         return value
 
