@@ -15,6 +15,7 @@ from nnjit import convolution
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
 from nnjit.kernels.program import Program
+from nnjit.kernels.simd import lanes
 from nnjit.kernels.tuning import FORMS
 from nnjit.layers import Layer
 from nnjit.layers.base import LayerShapeError
@@ -59,14 +60,19 @@ def test_conv2d(shape: Any, filters: int, kernel: Any, stride: Any, padding: Any
 
 
 def everywhere_winograd(kernel: Any, *sizes: Any) -> Any:
-    """`choose_form` and `choose_weights_form` without asking what it costs."""
+    """`choose_form` without asking what it costs."""
     return FORMS[kernel]
+
+
+def wherever_maps_fill_a_vector(kernel: Any, stride: Any, rows: int, *sizes: Any) -> Any:
+    """Likewise `choose_weights_form`, for float64."""
+    return FORMS[kernel] if rows >= lanes(np.float64) else None
 
 
 @given(
     kernel=st.sampled_from([3, 5]),
     shape=st.tuples(st.sampled_from([1, 2, 6]), st.integers(4, 9), st.integers(4, 9)),
-    filters=st.sampled_from([1, 2, 9]),
+    filters=st.sampled_from([2, 8, 9, 17]),
     padding=st.sampled_from(["valid", "same", "full", (3, 1)]),
     bias=st.booleans(),
     samples=st.sampled_from([1, 9, 17]),
@@ -74,7 +80,7 @@ def everywhere_winograd(kernel: Any, *sizes: Any) -> Any:
 def test_winograd(kernel: int, shape: Any, filters: int, padding: Any, bias: bool, samples: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "choose_form", everywhere_winograd)
-        patch.setattr(convolution, "choose_weights_form", everywhere_winograd)
+        patch.setattr(convolution, "choose_weights_form", wherever_maps_fill_a_vector)
         layer = Conv2d(filters=filters, kernel=(kernel, kernel), padding=padding, bias=bias)
         assert_equals_reference([layer], shape, samples)
 

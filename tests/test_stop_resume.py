@@ -23,12 +23,12 @@ EPOCHS = 8
 IMAGES = (
     "data.shape=[1, 8, 8]",
     "model=[conv2d: {filters: 17, kernel: 3, padding: same}, relu, conv2d: {filters: 18, kernel: 3, padding: same}, "
-    "tanh, conv2d: {filters: 16, kernel: 5, padding: same}, max_pool: 2, conv2d: {filters: 5, kernel: 3}, flatten, "
-    "dense: 24, relu, dense: 10]",
+    "tanh, conv2d: {filters: 16, kernel: 5, padding: same}, max_pool: 2, conv2d: {filters: 5, kernel: 3}, "
+    "conv2d: {filters: 32, kernel: 2, stride: 2}, flatten, dense: 24, relu, dense: 10]",
     "optimizer.learning_rate=0.02",
 )
-"""The tiny config's digits as images for a convolutional network: direct sums and Winograd's algorithm, tiles that
-overlap."""
+"""The tiny config's digits as images for a convolutional network: direct sums with samples and with maps in the lanes,
+Winograd's algorithm, tiles that overlap."""
 
 
 @pytest.fixture(autouse=True)

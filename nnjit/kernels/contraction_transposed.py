@@ -55,7 +55,7 @@ def contract_transposed(
     starts (2 * N * I,): where line i of block n starts in d, and where its scalars start in x
     parts (parts, panels * tap tiles * tile.rows * tile.columns, L), tile by tile, fully overwritten
     bias_parts (parts, panels * tile.columns, L), likewise, or (parts, 0, L)  bias_tile: rows x 1, the sums of
-    `_panel_sum`
+    `panel_sum`
     scratch (threads, vectors, L): a panel, the lines of a piece for as many groups of L maps as a tile has columns
     Lanes without a sample hold 0 in d. A task owns a share of a part's tiles. The tile knows the column_step of x.
     """
@@ -84,7 +84,7 @@ def contract_transposed(
             if number % tap_tiles == 0 and len(bias_sums):
                 for c in range(tile.columns):
                     bias = full(panel, 0.0) if start == first_line else load(bias_sums, column + c)
-                    total = _panel_sum(bias_tile, (stop - start) * extent.columns * width, tile.columns, panel, c)
+                    total = panel_sum(bias_tile, (stop - start) * extent.columns * width, tile.columns, panel, c)
                     store(bias_sums, column + c, bias + total)
             # Each tile has some rows of the panel that follows brought near, where this piece or the next one has it
             # (32 maps from 3 by 3x3: 137 to 150 GFLOP/s).
@@ -128,12 +128,12 @@ def _fill_panel(tile, extent, d, first_row, starts, start, stop, panel):
 
 
 @register_jitable
-def _panel_sum(tile, vectors, columns, panel, column):
-    """The sum over positions and samples in one column of a panel.
+def panel_sum(tile, vectors, columns, panel, first):
+    """The sum of panel[first], panel[first + columns], ...: over positions and samples, in one column.
 
     As many sums as the tile has rows run side by side, since each addition waits for the one before it.
     """
     total = tile_zeros(tile, panel)
     for k in range(0, vectors, tile.rows):
-        total = tile_add_vectors(total, 0, panel, k * columns + column, columns)
+        total = tile_add_vectors(total, 0, panel, first + k * columns, columns)
     return tile_sum(total)

@@ -243,16 +243,18 @@ def choose_form(
 def choose_weights_form(
     kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, int]
 ) -> Form | None:
-    """Likewise for the gradient to the weights, where direct sums run over all positions and multiply-adds cost 1.35,
-    or 1.3 between the transforms; and the sums over lanes cost 2, or 5 for each of the transformed entries, of which
-    there are more."""
+    """Likewise for the gradient to the weights, where direct sums run over all positions, with samples in the lanes
+    (multiply-adds cost 1.3) or with maps in them (1.1); and transposing costs 6, adding up 0.5 for each of the
+    transformed entries, of which there are more. `rows` fill a vector at least."""
     form = FORMS.get(kernel)
-    if form is None or stride != (1, 1):
+    lanes = VECTOR_BYTES // 4
+    if form is None or stride != (1, 1) or rows < lanes:
         return None
+    padded = -(-rows // lanes) * lanes
     tiles, area, positions = _tiles(form, sizes), form.taps**2, sizes[0] * sizes[1]
-    sums = 5 * rows * maps * -(-tiles // _group_tiles(form, rows, maps))
-    cost = form.entries * (tiles * (1.3 * rows * maps + TRANSFORMS[form] * (rows + maps)) + sums)
-    return form if rows * maps * area * (1.35 * positions + 2) > LEAST_GAIN * cost else None
+    sums = 0.5 * rows * maps * -(-tiles // WEIGHTS_TILES)
+    cost = form.entries * (tiles * (1.1 * padded * maps + TRANSFORMS[form] * (rows + maps) + 6 * rows) + sums)
+    return form if maps * area * positions * min(1.3 * rows, 1.1 * padded) > LEAST_GAIN * cost else None
 
 
 def _tiles(form: Form, sizes: tuple[int, int]) -> int:
@@ -290,23 +292,15 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
     return replace(tile, column_step=1, run=_largest_divisor(tiling.maps, LONGEST_FAR_RUN), run_step=0, tap_step=lanes)
 
 
-def choose_weights_tiling(form: Form, tiling: Tiling) -> Tiling:
-    """The tiling for the gradient to the weights: groups of up to eight tiles, after each of which lanes are summed.
-    Sizes alone decide, since groups belong to the order of the sum."""
-    groups = -(-tiling.tiles // _group_tiles(form, tiling.rows, tiling.maps))
-    return tiling._replace(group=-(-tiling.tiles // groups))
+WEIGHTS_TILES = 4
+"""How many tiles `winograd_weights` takes at a time, after which sums are added to those of the part. Sizes alone could
+change it, since that belongs to the order of the sum. Measured on one core, 64 maps of 16x16: 2.6 ms, with six or eight
+tiles 2.9, when what is transformed no longer fits half of the second cache."""
 
 
-def _group_tiles(form: Form, rows: int, maps: int) -> int:
-    """After how many tiles the gradient to the weights is summed over lanes: eight, if they fit the second cache."""
-    return 8 if form.entries * 8 * (maps + rows) * VECTOR_BYTES <= 2 * SCRATCH_BYTES else 4
-
-
-def choose_weights_tile(tiling: Tiling) -> TileShape:
-    """The tile for the products of `winograd_weights`: as many sums as a vector has lanes, so that one vector holds
-    them."""
-    size = 4 if vector_registers() == 32 else 2
-    return TileShape(min(size, tiling.rows), min(size, tiling.maps))
+def choose_weights_tiling(tiling: Tiling) -> Tiling:
+    """The tiling for the gradient to the weights."""
+    return tiling._replace(group=min(WEIGHTS_TILES, tiling.tiles))
 
 
 NEAR_VECTORS = 450

@@ -65,14 +65,14 @@ def tile_corner(form, tiling, x, t):
 
 
 @register_jitable
-def transform_inputs(form, tiling, x, first, first_tile, tiles, memory, plane, corner):
-    """memory[p * plane + k * tiling.group + t] = entry p of Bt d B of map k and tile first_tile + t, for `tiles` tiles,
-    with x[first] the first map's corner.
+def transform_inputs(form, tiling, first_map, last_map, x, first, first_tile, tiles, memory, plane, corner):
+    """memory[p * plane + k * tiling.group + t] = entry p of Bt d B of map k and tile first_tile + t, for `tiles` tiles
+    and the maps from first_map to last_map - 1, with x[first] the corner of map 0.
 
     `corner` is where a tile may be kept in memory while it is transformed.
     """
     size = form.points
-    for k in range(tiling.maps):
+    for k in range(first_map, last_map):
         for t in range(tiles):
             at = first + k * x.row + tile_corner(form, tiling, x, first_tile + t)
             prefetch_window(x, at + x.row + (form.taps - 1) * x.column, size, form.outputs)
@@ -145,7 +145,8 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, scr
     products = form.entries * plane
     corner = products + form.entries * product_plane
     u_plane = (tiling.rows + lanes - 1) // lanes * tiling.maps | 1
-    transform_inputs(form, tiling, x, x.start + block * x.block, first_tile, tiles, memory, plane, corner)
+    x_first = x.start + block * x.block
+    transform_inputs(form, tiling, 0, tiling.maps, x, x_first, first_tile, tiles, memory, plane, corner)
     for row in range(0, tiling.rows, tile.rows):
         for p in range(form.entries):
             u_at = (p * u_plane + row // lanes * tiling.maps) * lanes + row % lanes

@@ -5,8 +5,9 @@ gradient to the kernel is what comes out: Ct [(E d Et) * (Bt x B)] C, with the p
 samples before they are transformed back. The points are those of the pass through the image, so Bt is the same; E holds
 their powers 0 to 3, C as many of their powers as the kernel has taps, and the factors that the forward pass has in G.
 
-A task's transformed tiles stay in the second cache, and lanes are summed after each of its groups of tiles. On one core
-64 maps of 16x16 run at 344 GFLOP/s, direct sums at 169 (`benchmarks/convolutions.md`).
+As in `contraction_transposed.py`, the transformed gradients are transposed, so that the products have maps in their
+lanes. A task's transformed tiles stay in the second cache. On one core 64 maps of 16x16 run at 420 GFLOP/s, direct sums
+at 190 (`benchmarks/convolutions.md`).
 """
 
 from __future__ import annotations
@@ -14,99 +15,137 @@ from __future__ import annotations
 from numba.extending import register_jitable
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.lane_sums import tile_add_sums, tile_fma_vectors
-from nnjit.kernels.simd import full, lane_sum, load, store, store_run
-from nnjit.kernels.tiles import tile_zeros
-from nnjit.kernels.winograd import prefetch_window, tile_corner, transform_inputs
-from nnjit.kernels.winograd_transforms import transform_gradient, transform_weights
+from nnjit.kernels.contraction_transposed import panel_sum
+from nnjit.kernels.simd import full, load, store, store_run
+from nnjit.kernels.tiles import SAMPLES, tile_add_to, tile_fma_samples, tile_store, tile_zeros
+from nnjit.kernels.transposition import tile_across
+from nnjit.kernels.winograd import Tiling, tile_corner, transform_inputs
+from nnjit.kernels.winograd_transforms import Form, transform_gradient, transform_weights
+
+
+def weights_scratch_vectors(form: Form, tiling: Tiling, rows: int, lanes: int) -> int:
+    """Vectors of scratch memory that a thread needs: the transformed input, the transformed gradient of `rows` rows, a
+    tile of the gradient for as many rows as a vector has lanes, and one tile."""
+    transformed = (tiling.maps * tiling.group | 1) + (rows * tiling.group | 1)
+    return form.entries * transformed + form.outputs**2 * lanes + form.entries
 
 
 @register_jitable
-def _transform_gradients(form, tiling, d, first, rows, first_tile, tiles, memory, to, plane, corner):
-    """memory[to + p * plane + r * tiling.group + t] = entry p of E d Et of row r and tile first_tile + t, with d[first]
-    the first row's corner."""
-    for r in range(rows):
+def _transform_gradients(form, tiling, columns, present, d, first, first_tile, tiles, memory, to, plane, corner):
+    """memory[to + p * plane + ((panel * tiling.group + t) * L + sample) * columns + c, :] = entry p of E d Et of L rows
+    and tile first_tile + t, with d[first] the first row's corner, for the samples that are there; panels hold `columns`
+    groups of L rows each."""
+    width = memory.shape[1]
+    area = form.outputs * form.outputs
+    groups = (tiling.rows + width - 1) // width
+    panels = (groups + columns - 1) // columns
+    tile = corner + area * width
+    for column in range(panels * columns):
+        panel = column // columns
+        group = min(panel * columns, groups - columns) + column % columns
+        row_first = first + min(group * width, tiling.rows - width) * d.row
         for t in range(tiles):
-            at = first + r * d.row + tile_corner(form, tiling, d, first_tile + t)
-            prefetch_window(d, at + d.row, form.outputs, form.outputs)
-            for b in range(form.outputs):
-                values = transform_gradient(form, d.vectors, at + b * d.column, d.line)
-                store_run(memory, corner + b, form.points, values)
-            for a in range(form.points):
-                values = transform_gradient(form, memory, corner + form.points * a, 1)
-                store_run(memory, to + r * tiling.group + t + form.points * a * plane, plane, values)
-
-
-@register_jitable
-def _add_products(tile, tiling, tiles, memory, d_at, d_step, x_at, steps, sums, at):
-    """sums[at + ...] += the sums over `tiles` tiles and lanes of the products of a tile of rows and all maps."""
-    for start in range(0, tiling.maps, tile.columns):
-        k = min(start, tiling.maps - tile.columns)
-        total = tile_zeros(tile, memory)
-        for t in range(tiles):
-            total = tile_fma_vectors(tile, total, 0, memory, d_at + t, d_step, memory, x_at + t, steps, k)
-        tile_add_sums(total, sums, at)
-        at += tile.rows * tile.columns
+            at = row_first + tile_corner(form, tiling, d, first_tile + t)
+            for i in range(form.outputs):
+                for j in range(form.outputs):
+                    across = tile_across(d.vectors, at + i * d.line + j * d.column, d.row)
+                    tile_store(across, memory, corner + (form.outputs * i + j) * width, 1, 0, 0)
+            place = to + (panel * tiling.group + t) * width * columns + column % columns
+            for s in range(present):
+                for j in range(form.outputs):
+                    values = transform_gradient(form, memory, corner + j * width + s, form.outputs * width)
+                    store_run(memory, tile + j, form.outputs, values)
+                for a in range(form.points):
+                    values = transform_gradient(form, memory, tile + form.outputs * a, 1)
+                    store_run(memory, place + s * columns + form.points * a * plane, plane, values)
 
 
 @kernel
-def winograd_weights(task, thread, form, tile, tiling, cut, d, x, steps, parts, bias_parts, scratch):
-    """parts[s, p, f, k] = sum over the tiles t of part s and lanes of (E d Et)[p, f, t] * (Bt x B)[p, k, t]
-    bias_parts[s, f] = sum over those tiles and lanes of d[f, t]
+def winograd_weights(
+    task, thread, form, tile, bias_tile, tiling, cut, d, x, steps, samples, parts, bias_parts, scratch
+):
+    """parts[s, p, f, k] = sum over the tiles t of part s and samples of (E d Et)[p, f, t] * (Bt x B)[p, k, t]
+    bias_parts[s, f] = sum over those tiles and samples of d[f, t]
 
-    d View (N, F, I, J), zeros as far as whole tiles reach
-    x View (N, K, H, W), which may be read form.taps - 1 lines and columns further  steps (K,): k * tiling.group
-    parts (parts, form.entries, S), in each plane tile by tile, fully overwritten; a tile that would pass the last row
-    or map starts earlier, so some entries stand there twice  bias_parts (parts, F), fully overwritten, or (parts, 0)
-    scratch (threads, vectors, L): `scratch_vectors` for the calling thread
-    A task owns a share of a part's rows; cut.lines counts groups of tiles, one at a time.
+    d View (N, F, I, J), F at least L, zeros as far as whole tiles reach
+    x View (N, K, H, W), which may be read form.taps - 1 lines and columns further  steps (K,): k * tiling.group * L
+    parts (parts, form.entries, panels * map tiles * tile.rows * tile.columns, L), in each plane tile by tile, fully
+    overwritten; rows of a tile are maps k, its columns groups of L rows f, see `transposed_places`
+    bias_parts (parts, panels * tile.columns, L), likewise, or (parts, 0, L)  bias_tile: SAMPLES x 1
+    scratch (threads, vectors, L): `weights_scratch_vectors`
+    Lanes without a sample hold 0 in d. A task owns a share of a part's maps; cut.lines counts groups of tiles, one at a
+    time.
     """
     part = task // cut.shares
     share = task % cut.shares
-    row_tiles = (tiling.rows + tile.rows - 1) // tile.rows
-    map_tiles = (tiling.maps + tile.columns - 1) // tile.columns
-    first_tile = row_tiles * share // cut.shares
-    last_tile = row_tiles * (share + 1) // cut.shares
-    first_row = min(first_tile * tile.rows, tiling.rows - tile.rows)
-    rows = min(last_tile * tile.rows, tiling.rows) - first_row
-    entries = tile.rows * tile.columns
     memory = scratch[thread]
+    scalars = memory.reshape(-1)
+    width = memory.shape[1]
+    groups_of_rows = (tiling.rows + width - 1) // width
+    panels = (groups_of_rows + tile.columns - 1) // tile.columns
+    map_tiles = (tiling.maps + tile.rows - 1) // tile.rows
+    first_tile = map_tiles * share // cut.shares
+    last_tile = map_tiles * (share + 1) // cut.shares
+    first_map = min(first_tile * tile.rows, tiling.maps - tile.rows)
+    last_map = min(last_tile * tile.rows, tiling.maps)
+    entries = tile.rows * tile.columns
     plane = tiling.maps * tiling.group | 1
-    gradient_plane = rows * tiling.group | 1
     gradients = form.entries * plane
+    panel_vectors = tiling.group * width * tile.columns
+    gradient_plane = panels * panel_vectors | 1
     corner = gradients + form.entries * gradient_plane
     groups = (tiling.tiles + tiling.group - 1) // tiling.group
     first_group = tiling.blocks * groups * part // cut.parts
     last_group = tiling.blocks * groups * (part + 1) // cut.parts
     for number in range(first_group, last_group):
         block = number // groups
+        present = min((samples - block * width + SAMPLES - 1) // SAMPLES * SAMPLES, width)
         first_in_group = number % groups * tiling.group
         tiles = min(tiling.group, tiling.tiles - first_in_group)
         x_first = x.start + block * x.block
-        d_first = d.start + block * d.block + first_row * d.row
-        transform_inputs(form, tiling, x, x_first, first_in_group, tiles, memory, plane, corner)
+        d_first = d.start + block * d.block
+        transform_inputs(form, tiling, first_map, last_map, x, x_first, first_in_group, tiles, memory, plane, corner)
         _transform_gradients(
-            form, tiling, d, d_first, rows, first_in_group, tiles, memory, gradients, gradient_plane, corner
+            form,
+            tiling,
+            tile.columns,
+            present,
+            d,
+            d_first,
+            first_in_group,
+            tiles,
+            memory,
+            gradients,
+            gradient_plane,
+            corner,
         )
         for p in range(form.entries):
             sums = parts[part, p]
-            if number == first_group:
-                for k in range(first_tile * map_tiles * entries, last_tile * map_tiles * entries):
-                    sums[k] = 0
-            for row_tile in range(first_tile, last_tile):
-                row = min(row_tile * tile.rows, tiling.rows - tile.rows) - first_row
-                d_at = gradients + p * gradient_plane + row * tiling.group
-                at = row_tile * map_tiles * entries
-                _add_products(tile, tiling, tiles, memory, d_at, tiling.group, p * plane, steps, sums, at)
-        if bias_parts.shape[1]:
+            for panel in range(panels):
+                panel_at = gradients + p * gradient_plane + panel * panel_vectors
+                for map_tile in range(first_tile, last_tile):
+                    k = min(map_tile * tile.rows, tiling.maps - tile.rows)
+                    total = tile_zeros(tile, memory)
+                    for t in range(tiles):
+                        x_at = (p * plane + t) * width
+                        d_at = panel_at + t * width * tile.columns
+                        for s in range(0, present, SAMPLES):
+                            at = d_at + s * tile.columns
+                            total = tile_fma_samples(tile, total, scalars, x_at + s, steps, k, memory, at)
+                    at = (panel * map_tiles + map_tile) * entries
+                    if number == first_group:
+                        tile_store(total, sums, at, tile.columns, 1, 0)
+                    else:
+                        tile_add_to(total, sums, at)
+        if share == 0 and bias_parts.shape[1]:
             # The entry of the points 1 and 1 is the sum of a tile.
             sums_at = gradients + (form.points + 1) * gradient_plane
-            for r in range(first_tile * tile.rows - first_row, rows):
-                total = full(memory, 0.0)
+            for column in range(panels * tile.columns):
+                at = sums_at + column // tile.columns * panel_vectors + column % tile.columns
+                total = full(memory, 0.0) if number == first_group else load(bias_parts, (part, column))
                 for t in range(tiles):
-                    total = total + load(memory, sums_at + r * tiling.group + t)
-                before = bias_parts[part, first_row + r] if number > first_group else 0
-                bias_parts[part, first_row + r] = before + lane_sum(total)
+                    total = total + panel_sum(bias_tile, present, tile.columns, memory, at + t * width * tile.columns)
+                store(bias_parts, (part, column), total)
 
 
 BACK_VECTORS = 16
