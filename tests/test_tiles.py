@@ -251,11 +251,11 @@ TRANSPOSED_TILES = [
 def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
     """The bits of the gradients of 3x3 kernels with a stride of 2, maps in the lanes, computed with `tile`.
 
-    Three groups of maps, of which the last begins within the one before it; in the last block most samples are absent.
+    Five groups of maps, of which the last begins within the one before it; in the last block most samples are absent.
     """
     rng = np.random.default_rng(4)
     L = lanes(dtype)
-    rows, size, side = 2 * L + 3, 7, 3
+    rows, size, side = 4 * L + 3, 7, 3
     samples = (BLOCKS - 1) * L + 2
     x = rng.standard_normal((BLOCKS, size, size, L)).astype(dtype)
     d = rng.standard_normal((BLOCKS, rows, side, side, L)).astype(dtype)
