@@ -259,7 +259,8 @@ class Convolution:
         tile = replace(tile, column_step=window.column)
         places, bias_places = transposed_places(tile, self.filters, len(x_taps), lanes)
         extent, starts = _segments(site.out.extent, (site.dout.view, window), _short_segment)
-        cut = choose_transposed_cut(len(starts), extent.columns, places.size * site.dtype.itemsize)
+        part_bytes = groups * lanes * len(x_taps) * site.dtype.itemsize
+        cut = choose_transposed_cut(len(starts), extent.columns, part_bytes)
         cut = cut._replace(shares=min(cut.shares, len(places) // (tile.rows * tile.columns)))
         parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
         scratch = site.workspace.by_thread(cut.lines * extent.columns * lanes * tile.columns)
@@ -287,7 +288,8 @@ class Convolution:
         tiling = choose_weights_tiling(choose_tiling(form, extent, channels))
         tile = choose_transposed_tile(channels, groups, 1)
         places, bias_places = transposed_places(tile, self.filters, channels, lanes)
-        cut = choose_groups_cut(extent.blocks * tiling.groups, form.entries * places.size * site.dtype.itemsize)
+        part_bytes = form.entries * groups * lanes * channels * site.dtype.itemsize
+        cut = choose_groups_cut(extent.blocks * tiling.groups, part_bytes)
         cut = cut._replace(shares=min(cut.shares, -(-channels // tile.rows)))
         parts, bias_parts = self._parts(site, cut, form.entries, places, bias_places)
         rows = len(bias_places) * lanes

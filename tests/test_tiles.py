@@ -52,6 +52,7 @@ from nnjit.kernels.winograd_transforms import F43, F45
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
+from nnjit.network import Network
 
 Array = NDArray[Any]
 
@@ -371,6 +372,24 @@ def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
     assert choose_groups_cut(64, 600).parts == 4
     assert choose_groups_cut(64, 1_000_000).parts == 2
     assert choose_groups_cut(64, 20_000_000).parts == 1
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("algorithm", ["auto", "direct"])
+def test_no_cpu_cuts_a_sum_differently(kernel: int, algorithm: Literal["auto", "direct"]) -> None:
+    """The parts and pieces of a sum belong to its order; padding, which tiles decide about, does not count."""
+    for filters, maps in [(16, 128), (32, 64), (64, 32), (128, 16), (272, 202), (33, 50)]:
+        found = set()
+        for registers in (4, 8, 32):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+                patch.setattr(convolution, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
+                patch.setattr(convolution, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
+                layer = Conv2d(filters=filters, kernel=(kernel, kernel), algorithm=algorithm)
+                network = Network([layer], (maps, 12, 12), np.dtype(np.float32), 0)
+                calls = network.bind(32).sites[0].backward_parameters
+            found |= {argument for call in calls for argument in call.arguments if isinstance(argument, Cut)}
+        assert len({(cut.parts, cut.lines) for cut in found}) == 1
 
 
 def test_a_piece_of_a_sum_is_shorter_where_each_position_reads_more() -> None:

@@ -89,7 +89,7 @@ def contract_transposed(
             # Each tile has some rows of the panel that follows brought near, where this piece or the next one has it
             # (32 maps from 3 by 3x3: 137 to 150 GFLOP/s).
             next_start, next_column = start, column + tile.columns
-            if number + tap_tiles >= last_tile:
+            if (number // tap_tiles + 1) * tap_tiles >= last_tile:
                 next_start, next_column = stop, first_tile // tap_tiles * tile.columns
             panel_rows = min(tile.columns * width, extent.rows)
             next_row = min(next_column * width, extent.rows - panel_rows)
@@ -131,7 +131,8 @@ def _fill_panel(tile, extent, d, first_row, starts, start, stop, panel):
 def panel_sum(tile, vectors, columns, panel, first):
     """The sum of panel[first], panel[first + columns], ...: over positions and samples, in one column.
 
-    As many sums as the tile has rows run side by side, since each addition waits for the one before it.
+    As many sums as the tile has rows, of which `vectors` is a multiple, run side by side, since each addition waits for
+    the one before it.
     """
     total = tile_zeros(tile, panel)
     for k in range(0, vectors, tile.rows):

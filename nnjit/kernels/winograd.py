@@ -90,8 +90,8 @@ def kernels_vectors(form: Form, rows: int, maps: int, lanes: int) -> int:
 
 
 def scratch_vectors(form: Form, tiling: Tiling, rows: int) -> int:
-    """Vectors of scratch memory that a thread needs: the transformed input, as much for `rows` rows (products, or the
-    transformed gradient), and one tile."""
+    """Vectors of scratch memory that a thread needs: the transformed input, the products of `rows` rows, and one
+    tile."""
     return form.entries * ((tiling.maps * tiling.group | 1) + (rows * tiling.group | 1) + 1)
 
 

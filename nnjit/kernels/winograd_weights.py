@@ -73,8 +73,8 @@ def winograd_weights(
     overwritten; rows of a tile are maps k, its columns groups of L rows f, see `transposed_places`
     bias_parts (parts, panels * tile.columns, L), likewise, or (parts, 0, L)  bias_tile: SAMPLES x 1
     scratch (threads, vectors, L): `weights_scratch_vectors`
-    Lanes without a sample hold 0 in d. A task owns a share of a part's maps; cut.lines counts groups of tiles, one at a
-    time.
+    Lanes without a sample hold 0 in d. A task owns a share of a part's maps, the first one the biases too; each share
+    transforms all gradients. cut.lines counts groups of tiles, one at a time.
     """
     part = task // cut.shares
     share = task % cut.shares
