@@ -468,8 +468,17 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
     taps, extent, weight = len(passed.x), ends.extent, filters.scalars
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     tile = choose_tile(
-        extent.rows, extent.columns, taps, run=passed.run, column_step=x.column, run_step=passed.run_step, used=used
+        extent.rows,
+        extent.columns,
+        taps,
+        run=passed.run,
+        column_step=x.column,
+        run_step=passed.run_step,
+        used=used,
+        halves=x.column == ends.out.column == 1,
     )
+    if tile.halved:
+        used = tuple(span for span in used for _ in range(2))
     row_tiles = -(-extent.rows // tile.rows)
     packed = site.workspace.passed_on(row_tiles, taps, tile.rows)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows

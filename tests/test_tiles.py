@@ -49,6 +49,7 @@ from nnjit.kernels.tuning import (
     vector_registers,
 )
 from nnjit.kernels.winograd_transforms import F43, F45
+from nnjit.layers.activations import Relu, Tanh
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
@@ -135,21 +136,22 @@ def test_operations_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
     start, w, x = (rng.standard_normal(size).astype(dtype) for size in ((5,), (16,), (25, L)))
     taps = np.array([9, 5, 0, 3, 6, 1, 2], np.int64)
     out, sums, row_sums = np.zeros((21, L), dtype), np.ones(40, dtype), np.ones(40, dtype)
-    calls = [Call(run_tile_of_vectors, 1, (tile, x, taps, sums, row_sums), 1)]
-    if not tile.halved:
-        calls.append(Call(run_tile, 1, (tile, start, w, x, out), 1))
+    calls = [
+        Call(run_tile_of_vectors, 1, (tile, x, taps, sums, row_sums), 1),
+        Call(run_tile, 1, (tile, start, w, x, out), 1),
+    ]
     Program(calls).run()
 
+    halves, out = x.reshape(-1, L // tile.units), out.reshape(-1, L // tile.units)
     expected, expected_sums, expected_row_sums = np.zeros_like(out), np.ones_like(sums), np.ones_like(sums)
     # The shape's own steps, or those that the call gives.
     column_step, run_step = tile.column_step or 2, tile.run_step or 3
     for r in range(tile.rows):
         for c in range(tile.columns):
-            if not tile.halved:
-                expected[1 + 5 * r + c] = start[1 + r]
-                for v in range(tile.run):
-                    scalar = w[2 + v * (tile.tap_step or tile.rows) + tile.row_step * r]
-                    expected[1 + 5 * r + c] += scalar * x[1 + column_step * c + run_step * v]
+            expected[1 + 5 * r + c] = start[1 + r]
+            for v in range(tile.run):
+                scalar = w[2 + v * (tile.tap_step or tile.rows) + tile.row_step * r]
+                expected[1 + 5 * r + c] += scalar * halves[1 + column_step * c + run_step * v]
             tap = taps[1 + c - c % tile.run] + c % tile.run
             expected_sums[2 + tile.columns * r + c] += (x[2 + 3 * r] * x[4 + tap]).sum()
             expected_row_sums[2 + tile.columns * r + c] += x[2 + 3 * r].sum()
@@ -173,6 +175,7 @@ TILES = [
     TileShape(2, 3, run=3, run_step=0),
     TileShape(2, 3, 1, 1, run=3, halved=True),
     TileShape(4, 2, 1, 1, halved=True),
+    TileShape(4, 3, 1, 1, run=3, run_step=0, halved=True),
 ]
 
 
@@ -191,14 +194,14 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     out_view = plane._replace(vectors=out)
     # The kernel has three lines of three taps; all columns use all taps of a line.
     lines = np.array([[0, 3], [1, 3], [0, 2]])
-    columns = np.array([[0, 3]] * COLUMNS)
+    columns = np.array([[0, 3]] * COLUMNS * tile.units)
     row_tiles = -(-ROWS // tile.rows)
-    whole = replace(tile, halved=False)
+    forward_tile = replace(tile, run_step=tile.run_step * tile.units)
     packed = np.full((row_tiles, TAPS, tile.rows), np.nan, dtype)
-    pack = (whole, ROWS, w, TAPS, np.arange(TAPS), packed)
+    pack = (forward_tile, ROWS, w, TAPS, np.arange(TAPS), packed)
     firsts, steps = np.arange(row_tiles) * TAPS * tile.rows, np.arange(TAPS) * tile.rows
     weights = Weights(packed.reshape(-1), firsts, steps, 3, lines, columns)
-    forward = (whole, extent, weights, x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
+    forward = (forward_tile, extent, weights, x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)
     steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)
@@ -343,6 +346,22 @@ def test_a_chosen_tile_fits(
     assert (lanes_tile.rows + 1) * lanes_tile.columns < registers
 
 
+@given(rows=st.integers(1, 200), columns=st.integers(1, 200), run=st.integers(1, 9), run_step=st.integers(0, 1))
+def test_halves_of_vectors_are_columns_only_where_registers_are_few(
+    rows: int, columns: int, run: int, run_step: int
+) -> None:
+    for registers in (4, 8, 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+            tile = choose_tile.__wrapped__(rows, columns, 7 * run, None, run, 1, run_step, halves=True)
+        assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns * tile.units and run % tile.run == 0
+        assert tile.run_step == run_step * tile.units
+        if registers == 8:
+            assert (tile.rows + 1) * tile.columns * (2 // tile.units) < 16
+        else:
+            assert not tile.halved
+
+
 def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two multiply-adds a cycle, each ready after four, keep eight sums busy."""
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
@@ -423,7 +442,9 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
     2x2 with a stride of 2, then dense."""
     layers = [
         Conv2d(filters=6, kernel=(3, 3), stride=(stride, stride), padding="same"),
+        Relu(),
         Conv2d(filters=8, kernel=(1, 1)),
+        Tanh(),
         Conv2d(filters=16, kernel=(2, 2), stride=(2, 2)),
         Flatten(),
         Dense(units=6),
@@ -437,6 +458,8 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
             patch.setattr(convolution, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
             patch.setattr(convolution, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
             stack = Stack(layers, (5, 9, 8), np.dtype(np.float32))
+        calls = (*stack.bound.forward, *stack.bound.backward)
+        assert any(call.kernel is contract and call.arguments[0].halved for call in calls) == (registers == 8)
         tiles = [call.arguments[0] for call in stack.bound.backward if call.kernel is contract_lanes]
         assert [tile.halved for tile in tiles] == [registers < 32] * 2
         transposing = [call.arguments[0] for call in stack.bound.backward if call.kernel is contract_transposed]

@@ -69,6 +69,11 @@ class Epilogue:
     """The product with the derivative, instead of the function."""
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is done."""
+        return not self.function
+
+    @property
     def short(self) -> bool:
         """Whether it takes a few instructions, so that a tile can hold one for each of its vectors."""
         return self.backward or self.function in ("", "relu")

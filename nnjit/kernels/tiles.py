@@ -50,9 +50,15 @@ class TileShape:
     tap_step: int = 0
     """How far apart the scalars of a run's taps lie; 0 for one row after the other, as `pack_rows` leaves them."""
     halved: bool = False
-    """Whether a tile takes half of each vector, in sums over lanes on CPUs whose registers hold few: with twice as many
-    sums in them, each vector that is loaded serves more (with AVX2 a tile of 4x3 halves has 7 loads for 12
-    multiply-adds, one of 3x2 vectors 10: 32 maps of 16x16 from 87 to 101 GFLOP/s)."""
+    """Whether columns are halves of vectors, on CPUs whose registers hold few: with twice as many sums in them, each
+    vector that is loaded serves more (with AVX2 a tile of 4x3 halves has 7 loads for 12 multiply-adds, one of 3x2
+    vectors 10: gradients to weights of 32 maps of 16x16 from 87 to 101 GFLOP/s, forward passes with 4x3 instead of
+    4x1 105 to 122). Steps of columns and runs then count halves."""
+
+    @property
+    def units(self) -> int:
+        """How many columns a vector has."""
+        return 1 + self.halved
 
 
 class TileType(types.Type):
@@ -73,13 +79,19 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, tile, ir.ArrayType(vector, tile.rows * tile.columns))
 
 
+def _column_pointer(context, builder, vector, array_type, array, at):
+    """The address of column `at` of an array (vectors, L) whose vectors are cut into columns of type `vector`."""
+    start = element_pointer(context, builder, array_type, array, types.intp, context.get_constant(types.intp, 0))
+    return builder.gep(start, [builder.mul(at, context.get_constant(types.intp, vector.count))])
+
+
 def vector_step(context, builder, vector, step, times):
     """The bytes' worth of `times` steps of whole vectors, counted in elements for pointer arithmetic."""
     return builder.mul(step, ir.Constant(step.type, times * vector.count))
 
 
 def _tile_rows(typing_context, shape, start, first):
-    tile = TileType(start.dtype, shape.value.rows, shape.value.columns)
+    tile = TileType(start.dtype, shape.value.rows, shape.value.columns, shape.value.halved)
 
     def generate(context, builder, signature, arguments):
         pointer = element_pointer(context, builder, start, arguments[1], first, arguments[2])
@@ -99,7 +111,7 @@ def _tile_rows(typing_context, shape, start, first):
 def tile_rows(shape, start, first):
     """A tile whose row r holds start[first + r] everywhere; start (F,)."""
     rows = start[first : first + shape.rows]
-    return np.broadcast_to(rows[:, None, None], (shape.rows, shape.columns, lanes(start.dtype))).copy()
+    return np.broadcast_to(rows[:, None, None], (shape.rows, shape.columns, lanes(start.dtype) // shape.units)).copy()
 
 
 def _tile_zeros(typing_context, shape, like):
@@ -126,7 +138,6 @@ def add_product(builder, tile, value, r, c, left, right):
 
 def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run_step):
     signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp, types.intp)
-    assert not tile.halved
     run, column_step, run_step = shape.value.run, shape.value.column_step, shape.value.run_step
     tap_step = shape.value.tap_step or tile.rows
     rows, columns = range(tile.rows), range(tile.columns)
@@ -134,7 +145,7 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
     def generate(context, builder, signature, arguments):
         _, value, w_value, w_at, x_value, x_at, x_stride, x_run_stride = arguments
         w_pointer = element_pointer(context, builder, w, w_value, types.intp, w_at)
-        x_pointer = element_pointer(context, builder, x, x_value, types.intp, x_at)
+        x_pointer = _column_pointer(context, builder, tile.vector, x, x_value, x_at)
         form = context.get_value_type(tile.vector)
         if column_step:
             x_stride = context.get_constant(types.intp, column_step)
@@ -168,7 +179,8 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
                         value = add_product(builder, tile, value, r, c, scalar(v, r), known(offset))
             return value
         for v in range(run):
-            vectors = [known(c + v) if shifted else vector_of(v, c) for c in columns]
+            near = shifted or tile.halved and column_step and run_step
+            vectors = [known(c * column_step + v * run_step) if near else vector_of(v, c) for c in columns]
             for r, c in product(rows, columns):
                 value = add_product(builder, tile, value, r, c, scalar(v, r), vectors[c])
         return value
@@ -181,12 +193,13 @@ def tile_fma(shape, tile, w, w_first, x, x_first, x_step, x_run_step):
     """tile[r, c] += the sum over the taps v of a run of w[w_first + v * tap_step + r * shape.row_step] *
     x[x_first + c * x_step + v * x_run_step, :]; w (scalars,), x (vectors, L).
 
-    A `shape` that knows its column_step or run_step has it in the place of x_step or x_run_step.
+    A `shape` that knows its column_step or run_step has it in the place of x_step or x_run_step. For a halved tile x is
+    (halves, L / 2).
     """
     step, run_step = shape.column_step or x_step, shape.run_step or x_run_step
     for v in range(shape.run):
         scalars = w[w_first + v * (shape.tap_step or shape.rows) + shape.row_step * np.arange(shape.rows)]
-        vectors = x[x_first + step * np.arange(shape.columns) + v * run_step]
+        vectors = x.reshape(-1, tile.shape[2])[x_first + step * np.arange(shape.columns) + v * run_step]
         tile = tile + scalars[:, None, None] * vectors
     return tile
 
@@ -300,12 +313,11 @@ def tile_sum(tile):
 
 
 def _tile_store(typing_context, tile, out, first, row_step, column_step, skipped):
-    assert not tile.halved
     signature = types.void(tile, out, types.intp, types.intp, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
         value, out_value, at, row_stride, column_stride, skipped_value = arguments
-        pointer = element_pointer(context, builder, out, out_value, types.intp, at)
+        pointer = _column_pointer(context, builder, tile.vector, out, out_value, at)
         for r in range(tile.rows):
             wanted = builder.icmp_signed("<=", skipped_value, context.get_constant(types.intp, r))
             with builder.if_then(wanted, likely=True):
@@ -323,10 +335,11 @@ def _tile_store(typing_context, tile, out, first, row_step, column_step, skipped
 
 @lowered_by(_tile_store)
 def tile_store(tile, out, first, row_step, column_step, skipped):
-    """out[first + r * row_step + c * column_step, :] = tile[r, c] for r >= skipped; out (vectors, L)."""
+    """out[first + r * row_step + c * column_step, :] = tile[r, c] for r >= skipped; out (vectors, L), (halves, L / 2)
+    for a halved tile."""
     rows, columns, _ = tile.shape
     places = first + row_step * np.arange(rows)[:, None] + column_step * np.arange(columns)
-    out[places[skipped:]] = tile[skipped:]
+    out.reshape(-1, tile.shape[2])[places[skipped:]] = tile[skipped:]
 
 
 def _tile_finish(typing_context, epilogue, tile, y, first, row_step, column_step):

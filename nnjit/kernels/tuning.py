@@ -60,17 +60,34 @@ def choose_tile(
     column_step: int = 0,
     run_step: int = 1,
     used: tuple[tuple[int, int], ...] = (),
+    halves: bool = False,
 ) -> TileShape:
     """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
 
     `run` is how many taps in a row read vectors `run_step` apart, 0 if that is told at run time. Without a
     `column_step`, 0, each column needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s with one,
     at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where not all
-    columns use all.
+    columns use all. `halves` says that a tile's columns may be halves of vectors, if the CPU's registers hold few.
     """
     most = max((last - first for first, last in used), default=0)
     shifted = column_step == run_step == 1
     run = _largest_divisor(run, LONGEST_RUN if column_step and run_step else LONGEST_FAR_RUN)
+
+    def share(spans: tuple[tuple[int, int], ...], c: int) -> float:
+        tiles = used_by_tiles(spans, c) if most else []
+        return sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
+
+    if halves and vector_registers() == 8:
+        twice = tuple(span for span in used for _ in range(2))
+
+        def half_cost(r: int, h: int) -> float:
+            read = (h + 2 * (run - 1)) / run if run_step else float(h)
+            return _half_cycles(r, h, read, run) * taps * share(twice, h) + r * h * ENTRY_OVERHEAD / 2
+
+        tile = _cheapest(rows, 2 * columns, group_rows, _halves_fit, half_cost)
+        if tile.columns % 2 == 0:
+            return TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
+        return replace(tile, run=run, column_step=column_step, run_step=2 * run_step, halved=True)
 
     def cost(r: int, c: int) -> float:
         vectors = (c + run - 1) / run if shifted else float(c)
@@ -78,9 +95,7 @@ def choose_tile(
         near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and not (column_step and not run_step)
         far = 0.0 if near else FAR_LOAD * vectors
         addresses = 0.0 if column_step else 2.5 * max(c - 2, 0) / run
-        tiles = used_by_tiles(used, c) if most else []
-        share = sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
-        return (_cycles(r, c, far, vectors, run) + addresses) * taps * share + r * c * ENTRY_OVERHEAD
+        return (_cycles(r, c, far, vectors, run) + addresses) * taps * share(used, c) + r * c * ENTRY_OVERHEAD
 
     tile = _cheapest(rows, columns, group_rows, lambda r, c: _fits(r, c, run if shifted else 0), cost)
     return replace(tile, run=run, column_step=column_step, run_step=run_step)
@@ -184,6 +199,20 @@ def _cycles(r: int, c: int, far: float, vectors: float, run: int = 1) -> float:
     return max(r * c / rate * pieces, (r + vectors * pieces) / 2, 4.0) + TAP_OVERHEAD / run + 0.15 * r + far
 
 
+def _half_cycles(r: int, h: int, read: float, run: int) -> float:
+    """Likewise for a tile of r x h halves of vectors in registers that hold one each, which loads `read` of them.
+
+    Measured on one core with AVX2: 4x3 halves at 122 GFLOP/s where 4x1 vectors ran at 105, 2x5 at 104 where 4x3 did at
+    114 (16 maps of 32x32 by 3x3).
+    """
+    return max(r * h / 2, (r + read) / 1.4, 5.6) + 1.0 / run + 0.1 * r
+
+
+def _halves_fit(r: int, h: int) -> bool:
+    """Whether the sums of such a tile fit 16 registers, beside its columns and a scalar."""
+    return (r + 1) * h < 16
+
+
 def _fits(r: int, c: int, run: int = 0) -> bool:
     """Whether the sums of a tile of r x c vectors fit the registers, beside its columns and one row, a scalar in all
     lanes, or, where `tile_fma` has runs and few rows, beside a run of scalars for each row and one column; where
@@ -282,14 +311,24 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
     """The tile for the products of Winograd's algorithm; its rows divide `lanes`. All vectors come from the second
     cache.
 
-    Measured on one core, 64 maps of 16x16: 8x2 and 8x3 3.1 ms, 4x5 3.3 ms, 4x2 and 8x1 3.6 ms.
+    Measured on one core, 64 maps of 16x16: 8x2 and 8x3 3.1 ms, 4x5 3.3 ms, 4x2 and 8x1 3.6 ms. With AVX2 64 maps take
+    4.4 ms with 4x1, 3.9 with halves of 4x3; 32 maps 1.01 and 1.03.
     """
+
+    run = _largest_divisor(tiling.maps, LONGEST_FAR_RUN)
 
     def cost(r: int, c: int) -> float:
         return _cycles(r, c, FAR_LOAD * c, c) * tiling.maps + r * c * ENTRY_OVERHEAD
 
-    tile = _cheapest(tiling.rows, tiling.group, lanes, _fits, cost)
-    return replace(tile, column_step=1, run=_largest_divisor(tiling.maps, LONGEST_FAR_RUN), run_step=0, tap_step=lanes)
+    def half_cost(r: int, h: int) -> float:
+        return _half_cycles(r, h, h, run) * tiling.maps + r * h * ENTRY_OVERHEAD / 2
+
+    halved = vector_registers() == 8 and tiling.maps > 32
+    if halved:
+        tile = _cheapest(tiling.rows, 2 * tiling.group, lanes, _halves_fit, half_cost)
+    else:
+        tile = _cheapest(tiling.rows, tiling.group, lanes, _fits, cost)
+    return replace(tile, column_step=1, run=run, run_step=0, tap_step=lanes, halved=halved)
 
 
 WEIGHTS_TILES = 4

@@ -147,18 +147,19 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, scr
     u_plane = (tiling.rows + lanes - 1) // lanes * tiling.maps | 1
     x_first = x.start + block * x.block
     transform_inputs(form, tiling, 0, tiling.maps, x, x_first, first_tile, tiles, memory, plane, corner)
+    step = tiling.group * tile.units
     for row in range(0, tiling.rows, tile.rows):
         for p in range(form.entries):
             u_at = (p * u_plane + row // lanes * tiling.maps) * lanes + row % lanes
-            for t_start in range(0, tiles, tile.columns):
+            for t_start in range(0, tiles * tile.units, tile.columns):
                 # In a group with fewer tiles, the last columns may hold what nobody reads.
-                t = min(t_start, tiling.group - tile.columns)
+                t = min(t_start, step - tile.columns)
                 total = tile_zeros(tile, memory)
-                v_at = p * plane + t
+                v_at = p * plane * tile.units + t
                 for k in range(0, tiling.maps, tile.run):
-                    u_tap, v_tap = u_at + k * lanes, v_at + k * tiling.group
-                    total = tile_fma(tile, total, u, u_tap, memory, v_tap, 1, tiling.group)
-                tile_store(total, memory, products + p * product_plane + t, tiling.group, 1, 0)
+                    u_tap, v_tap = u_at + k * lanes, v_at + k * step
+                    total = tile_fma(tile, total, u, u_tap, memory, v_tap, 1, step)
+                tile_store(total, memory, (products + p * product_plane) * tile.units + t, step, 1, 0)
         for r in range(min(tile.rows, tiling.rows - row)):
             offset = full(memory, bias[row + r])
             out_map = out.start + block * out.block + (row + r) * out.row
