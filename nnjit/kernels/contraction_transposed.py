@@ -4,8 +4,9 @@
 
 Where both factors are vectors of samples, a load serves few multiply-adds, and each sum is added up over lanes in the
 end. Here the vectors of d are transposed first, a panel at a time, once for all taps: then a vector holds L maps of one
-sample, and a load serves as many multiply-adds as in the forward pass. Measured on one core over 16 layers with 16 maps
-or more: 85 % of the peak where `contract_lanes` has 70 %, with AVX2 81 and 72 %.
+sample, and a load serves as many multiply-adds as in the forward pass. Measured on one core over the 16 layers that
+`tuning.choose_transposed` gives to it: 84 % of the attainable rate where `contract_lanes` has 71 %, with AVX2 83 and
+73 %.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ samples before they are transformed back. The points are those of the pass throu
 their powers 0 to 3, C as many of their powers as the kernel has taps, and the factors that the forward pass has in G.
 
 As in `contraction_transposed.py`, the transformed gradients are transposed, so that the products have maps in their
-lanes. A task's transformed tiles stay in the second cache. On one core 64 maps of 16x16 run at 420 GFLOP/s, direct sums
-at 190 (`benchmarks/convolutions.md`).
+lanes. A task's transformed tiles stay in the second cache. On one core 64 maps of 16x16 run at 459 GFLOP/s, direct sums
+at 196 (`benchmarks/convolutions.md`).
 """
 
 from __future__ import annotations
