@@ -88,7 +88,7 @@ def contract_transposed(
                     total = panel_sum(bias_tile, (stop - start) * extent.columns * width, tile.columns, panel, c)
                     store(bias_sums, column + c, bias + total)
             # Each tile has some rows of the panel that follows brought near, where this piece or the next one has it
-            # (32 maps from 3 by 3x3: 137 to 150 GFLOP/s).
+            # (1x1 from 32 maps to 64: 56 to 65 % of the peak without, 68 to 69 % with that).
             next_start, next_column = start, column + tile.columns
             if (number // tap_tiles + 1) * tap_tiles >= last_tile:
                 next_start, next_column = stop, first_tile // tap_tiles * tile.columns

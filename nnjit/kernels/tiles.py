@@ -126,7 +126,7 @@ def _tile_zeros(typing_context, shape, like):
 @lowered_by(_tile_zeros)
 def tile_zeros(shape, like):
     """A tile of zeros with the dtype of the array `like`."""
-    return np.zeros((shape.rows, shape.columns, lanes(like.dtype) // (1 + shape.halved)), like.dtype)
+    return np.zeros((shape.rows, shape.columns, lanes(like.dtype) // shape.units), like.dtype)
 
 
 def add_product(builder, tile, value, r, c, left, right):

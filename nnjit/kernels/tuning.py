@@ -132,8 +132,8 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
     Every tile reads the deltas of its rows anew, each row from an address of its own; taps are shifts of lines that
     stay near, unless the kernel is 1 wide. Measured on one core: 4x6 at 106 to 176 GFLOP/s, 8x3 at 62 to 165. With
     AVX2 over 18 layers halves of 4x3 reach 72 % of the peak, 2x5 64 %, 3x3 62 %, 5x2 61 %; 1.4 loads a cycle were the
-    most that was seen there. 6 rows of 5x5 taps: 3x5,
-    whose runs need one address, 172 GFLOP/s, 3x7 164; a single row: 1x10 136, 1x15 115.
+    most that was seen there. 6 rows of 5x5 taps: 3x5, whose runs need one address, 172 GFLOP/s, 3x7 164; a single row:
+    1x10 136, 1x15 115.
     """
     halved = vector_registers() < 32
 
@@ -157,8 +157,8 @@ def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
     samples; `run` taps in a row lie in vectors that follow each other.
 
     Measured on one core without runs, as a share of the peak: 8x2 97 %, 9x2 88 %, 12x2 87 %, 14x2 86 %, since more
-    than eight addresses do not stay in registers; with runs 9x2 and 12x2 98 %. With AVX2 6x1 90 to 99 %, 5x1 94 to
-    97 %, 4x1 82 %, 2x2 80 %.
+    than eight addresses do not stay in registers; with runs 9x2 and 12x2 98 %. With AVX2 6x1 83 to 99 %, 5x1 85 to
+    97 %, 4x1 79 to 83 %, 2x2 78 to 84 %.
     """
     pieces, loads = (1, 2) if vector_registers() == 32 else (2, 1.3)
 
@@ -176,7 +176,7 @@ def choose_transposed(filters: int, taps: int, samples: int, lanes: int, shared:
     """Whether the gradient of the weights is computed with maps in the lanes, by `contract_transposed`; `shared` says
     that several taps read the same vectors.
 
-    The unit of cost is a cycle of a core with AVX-512. Measured there over 26 layers: a product of vectors costs 0.63
+    The unit of cost is a cycle of a core with AVX-512. Fitted there to 25 layers: a product of vectors costs 0.63
     with samples in the lanes where taps share vectors, 0.8 where not; with maps in them 0.54, or 0.6 with a single
     group, for each sample that is there, and transposing a vector 4.5. Sizes alone decide, since sums run in another
     order.
@@ -332,9 +332,9 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
 
 
 WEIGHTS_TILES = 4
-"""How many tiles `winograd_weights` takes at a time, after which sums are added to those of the part. Sizes alone could
-change it, since that belongs to the order of the sum. Measured on one core, 64 maps of 16x16: 2.6 ms, with six or eight
-tiles 2.9, when what is transformed no longer fits half of the second cache."""
+"""How many tiles `winograd_weights` takes at a time, after which sums are added to those of the part: the same on every
+CPU, since it belongs to the order of the sum. Measured on one core, 64 maps of 16x16: 2.6 ms, with two or three tiles
+2.5 to 2.7, with six or eight 2.9 to 3.1, when what is transformed takes more than half of the second cache."""
 
 
 def choose_weights_tiling(tiling: Tiling) -> Tiling:
@@ -380,7 +380,7 @@ SEGMENT_POSITIONS = 8
 """About how many positions a segment of a line has, of which `contract_transposed` takes whole ones."""
 PANEL_POSITIONS = 16
 """How many positions it transposes at a time: in two columns 32 KiB, two thirds of the first cache. With 8 to 32
-positions 1x1 from 32 maps to 64 runs at 136 to 144 GFLOP/s, 128 maps of 8x8 at 188 to 195."""
+positions 1x1 from 32 maps to 64 runs at 136 to 144 GFLOP/s, 128 maps of 8x8 at 188 to 198."""
 
 
 def choose_transposed_cut(lines: int, columns: int, part_bytes: int) -> Cut:
