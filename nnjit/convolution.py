@@ -2,15 +2,15 @@
 
 Forwards it is a contraction over (channel, u, v); to the weights, over samples and positions; to the input, one
 contraction over (filter, u, v) for each phase of the stride: the positions that the same kernel entries reach. Where
-`tuning.choose_form` has a form for it, Winograd's algorithm is used instead.
+`tuning.choose_form` has a form for it, Winograd's algorithm is used instead. Sums for the weights are bound in
+`weight_gradients.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import product
-from math import log
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,44 +18,24 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Border
 from nnjit.kernels.activations import Epilogue
-from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
-from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
-from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
+from nnjit.kernels.contraction import Extent, View, Weights, contract, grid, pack_rows
 from nnjit.kernels.program import Call
-from nnjit.kernels.sums import SUMS_VECTORS, add_parts
-from nnjit.kernels.tiles import SAMPLES, TileShape
 from nnjit.kernels.tuning import (
-    SEGMENT_POSITIONS,
     choose_blocks,
-    choose_cut,
     choose_form,
-    choose_groups_cut,
-    choose_lanes_tile,
     choose_tile,
     choose_tiling,
-    choose_transposed,
-    choose_transposed_cut,
-    choose_transposed_tile,
     choose_weights_form,
-    choose_weights_tiling,
     choose_winograd_tile,
     used_by_tiles,
 )
 from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
 from nnjit.kernels.winograd_transforms import Form
-from nnjit.kernels.winograd_weights import (
-    BACK_VECTORS,
-    weights_scratch_vectors,
-    winograd_weights,
-    winograd_weights_back,
-)
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
-
-BIAS_TILE = TileShape(8, 1)
-"""Sums of a bias that `contract_transposed` has run side by side."""
+from nnjit.weight_gradients import WeightGradients
 
 
 class Phase(NamedTuple):
@@ -194,10 +174,8 @@ class Convolution:
         )
         # First what takes most of the workspace.
         if site.dout is not None:
-            if form := self._weights_form:
-                self._bind_weights_winograd(site, form, window, work)
-            else:
-                self._bind_weights(site, window, work)
+            weights = WeightGradients(channels, self.filters, self.kernel, self.stride, self._weights_form)
+            weights.bind(site, window, work)
             if site.dx is not None:
                 self._bind_input(site, zeros, work)
         filters = Filters(weight, channels * area, area, rotated=False)
@@ -211,7 +189,7 @@ class Convolution:
         """What an output sums over."""
         channels, (height, width) = self.shape[0], self.kernel
         # Lines of the kernel come first, so that the ones which meet the border are the first or the last taps.
-        u, c, v = _grid(range(height), range(channels), range(width))
+        u, c, v = grid(range(height), range(channels), range(width))
         return Taps(
             c * height * width + u * width + v,
             c * x.row + u * x.line + v * x.column,
@@ -221,102 +199,6 @@ class Convolution:
             width if width > 1 else channels,
             1 if width > 1 else 0,
         )
-
-    def _bind_weights(self, site: Site, window: View, work: int) -> None:
-        """The gradients of the weights and the biases."""
-        assert site.dout is not None
-        (height, width), (down, right) = self.kernel, self.stride
-        c, u, v = _grid(range(self.shape[0]), range(height), range(width))
-        x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
-        shared = height > down or width > right
-        if choose_transposed(self.filters, len(x_taps), site.batch_size, site.lanes, shared):
-            self._bind_weights_transposed(site, window, x_taps, work)
-            return
-        x_fresh = x_taps[(u >= height - down) & (v >= width - right)]
-        tile = replace(choose_lanes_tile(self.filters, len(x_taps), width), column_step=window.column)
-        bias_tile = TileShape(tile.rows, 1, halved=tile.halved)
-        extent, starts = _segments(site.out.extent, (site.dout.view, window), _longest_segment)
-        line = self.filters * extent.columns + self.shape[0] * window.line
-        part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
-        cut = choose_cut(len(starts), extent.columns, line, part_bytes, width, right)
-        places = tile_places(tile, self.filters, len(x_taps), site.lanes)
-        tiles = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
-        cut = cut._replace(shares=min(cut.shares, tiles))
-        bias_places = tile_places(bias_tile, self.filters, 1, site.lanes)
-        parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
-        sums, bias_sums = parts.reshape(cut.parts, -1), bias_parts.reshape(cut.parts, -1)
-        images = (site.dout.view, window, starts.reshape(-1), x_taps)
-        operands = (tile, bias_tile, extent, cut, *images, x_fresh, sums, bias_sums)
-        site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
-        site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
-        self._add_bias_parts(site, bias_parts, bias_places)
-
-    def _bind_weights_transposed(self, site: Site, window: View, x_taps: NDArray[np.int64], work: int) -> None:
-        """Likewise with maps in the lanes."""
-        assert site.dout is not None
-        lanes, groups = site.lanes, -(-self.filters // site.lanes)
-        tile = choose_transposed_tile(len(x_taps), groups, self.kernel[1])
-        tile = replace(tile, column_step=window.column)
-        places, bias_places = transposed_places(tile, self.filters, len(x_taps), lanes)
-        extent, starts = _segments(site.out.extent, (site.dout.view, window), _short_segment)
-        part_bytes = groups * lanes * len(x_taps) * site.dtype.itemsize
-        cut = choose_transposed_cut(len(starts), extent.columns, part_bytes)
-        cut = cut._replace(shares=min(cut.shares, len(places) // (tile.rows * tile.columns)))
-        parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
-        scratch = site.workspace.by_thread(cut.lines * extent.columns * lanes * tile.columns)
-        images = (site.dout.view, window.vectors.reshape(-1), (starts * [1, lanes]).reshape(-1), x_taps * lanes)
-        operands = (
-            tile,
-            BIAS_TILE,
-            extent,
-            cut,
-            *images,
-            site.batch_size,
-            parts[:, 0],
-            bias_parts,
-            scratch,
-        )
-        site.backward_parameters.append(Call(contract_transposed, cut.parts * cut.shares, operands, work))
-        site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
-        self._add_bias_parts(site, bias_parts, bias_places)
-
-    def _bind_weights_winograd(self, site: Site, form: Form, window: View, work: int) -> None:
-        """Likewise by Winograd's algorithm."""
-        assert site.dout is not None
-        channels, extent = self.shape[0], site.out.extent
-        lanes, groups = site.lanes, -(-self.filters // site.lanes)
-        tiling = choose_weights_tiling(choose_tiling(form, extent, channels))
-        tile = choose_transposed_tile(channels, groups, 1)
-        places, bias_places = transposed_places(tile, self.filters, channels, lanes)
-        part_bytes = form.entries * groups * lanes * channels * site.dtype.itemsize
-        cut = choose_groups_cut(extent.blocks * tiling.groups, part_bytes)
-        cut = cut._replace(shares=min(cut.shares, -(-channels // tile.rows)))
-        parts, bias_parts = self._parts(site, cut, form.entries, places, bias_places)
-        rows = len(bias_places) * lanes
-        scratch = site.workspace.by_thread(weights_scratch_vectors(form, tiling, rows, lanes))
-        steps = np.arange(channels, dtype=np.int64) * tiling.group * lanes
-        images = (site.dout.view, window, steps, site.batch_size)
-        operands = (form, tile, TileShape(SAMPLES, 1), tiling, cut, *images, parts, bias_parts, scratch)
-        site.backward_parameters.append(Call(winograd_weights, cut.parts * cut.shares, operands, _left(form, work)))
-        kernels = np.where(places < 0, places, form.taps**2 * places)
-        back = (form, parts, kernels, site.gradients["weight"])
-        site.backward_parameters.append(
-            Call(winograd_weights_back, -(-len(places) // BACK_VECTORS), back, 20 * parts[0].size)
-        )
-        self._add_bias_parts(site, bias_parts, bias_places)
-
-    def _parts(
-        self, site: Site, cut: Cut, planes: int, places: NDArray[np.int64], bias_places: NDArray[np.int64]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Memory for the parts of the gradients of the weights and, if there are any, the biases."""
-        return (
-            site.workspace.passed_on(cut.parts, planes, *places.shape),
-            aligned_zeros((cut.parts, len(bias_places) if "bias" in site.gradients else 0, site.lanes), site.dtype),
-        )
-
-    def _add_bias_parts(self, site: Site, parts: NDArray[Any], places: NDArray[np.int64]) -> None:
-        if "bias" in site.gradients:
-            site.backward_parameters.append(_add_parts(parts, places, site.gradients["bias"]))
 
     def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
         """The gradient of the input."""
@@ -359,10 +241,10 @@ class Convolution:
         width = len(lower.taps)
         meets_border = width * lower.positions > (1.15 if channels > 2 else 1.6) * needed
         if meets_border:
-            u, v, f = _grid(*indices)
+            u, v, f = grid(*indices)
             columns = columns * self.filters
         else:
-            u, f, v = _grid(indices[0], indices[2], indices[1])
+            u, f, v = grid(indices[0], indices[2], indices[1])
             columns = np.tile([0, self.filters * width], (lower.positions, 1))
         run, run_step = (self.filters, 0) if width == 1 or meets_border else (width, 1)
         u_taps, v_taps = np.array(upper.taps, np.int64), np.array(lower.taps, np.int64)
@@ -390,11 +272,6 @@ class Convolution:
         return phases
 
 
-def _left(form: Form, work: int) -> int:
-    """What of direct sums' work Winograd's algorithm leaves; the transforms add about a third."""
-    return 4 * work * form.entries // (3 * (form.outputs * form.taps) ** 2)
-
-
 def _whole(form: Form, size: int) -> int:
     """The positions that whole tiles cover, for at least `size`."""
     return -(-size // form.outputs) * form.outputs
@@ -406,47 +283,6 @@ def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) 
     return view._replace(start=start, line=stride[0] * view.line, column=stride[1] * view.column)
 
 
-LINE_POSITIONS = 64
-"""How long lines are made at most that may have any length (weight gradients by 1x1, with AVX2: 48 and 64 positions at
-66 % of the peak, 96 and more at 49 %, since a piece of a sum takes whole lines)."""
-
-
-def _segments(
-    extent: Extent, views: Sequence[View], choose: Callable[[list[int], int], int]
-) -> tuple[Extent, NDArray[np.int64]]:
-    """Lines of equal length, as an extent counts them, into which all positions are cut, and where each starts in each
-    view: (lines, views).
-
-    Lines of the image that follow each other without a gap, as in a convolution by 1x1, are one. `choose` takes one of
-    the lengths that divide that, told how long the image's lines are.
-    """
-    whole = extent
-    if all(view.line == extent.columns * view.column for view in views):
-        whole = extent._replace(lines=1, columns=extent.lines * extent.columns)
-    lengths = [length for length in range(1, whole.columns + 1) if whole.columns % length == 0]
-    columns = choose(lengths, extent.columns)
-    each = whole.columns // columns
-    n, i, k = _grid(range(whole.blocks), range(whole.lines), range(each))
-    starts = [view.start + n * view.block + i * view.line + k * columns * view.column for view in views]
-    return whole._replace(lines=whole.lines * each, columns=columns), np.stack(starts, axis=1)
-
-
-def _longest_segment(lengths: list[int], columns: int) -> int:
-    """For `contract_lanes`, where a line costs as much as one to three columns."""
-    return max(length for length in lengths if length <= max(LINE_POSITIONS, columns))
-
-
-def _short_segment(lengths: list[int], columns: int) -> int:
-    """For `contract_transposed`, where segments are the grain of panels and pieces."""
-    return min(lengths, key=lambda length: abs(log(length / SEGMENT_POSITIONS)))
-
-
-def _grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
-    """The flattened coordinates of all combinations, the last range fastest."""
-    grids = np.meshgrid(*(np.array(list(values), np.int64) for values in ranges), indexing="ij")
-    return [grid.reshape(-1) for grid in grids]
-
-
 def _spans(positions: int, step: int, offsets: Iterable[int], size: int) -> NDArray[np.int64]:
     """For each position i of the output the first and one after the last of the offsets, which rise or fall, with
     position i * step + offset inside an image of `size` positions."""
@@ -456,10 +292,6 @@ def _spans(positions: int, step: int, offsets: Iterable[int], size: int) -> NDAr
         if inside:
             spans[i] = inside[0], inside[-1] + 1
     return spans
-
-
-def _add_parts(parts: NDArray[Any], places: NDArray[np.int64], out: NDArray[Any]) -> Call:
-    return Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, out), 20 * places.size + 5 * parts.size)
 
 
 def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
@@ -505,5 +337,5 @@ def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends
     arguments = (form, tile, tiling, transformed.reshape(-1), x, ends.bias, ends.out, ends.epilogue, ends.y, scratch)
     return [
         Call(winograd_kernels, -(-extent.rows // site.lanes) * maps, kernels, 10 * transformed.size),
-        Call(winograd, extent.blocks * tiling.groups, arguments, _left(form, work)),
+        Call(winograd, extent.blocks * tiling.groups, arguments, form.work_left(work)),
     ]

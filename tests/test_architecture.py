@@ -27,7 +27,8 @@ LEVELS = [
     ["equations", "errors", "kernels"],
     ["component", "reference", "stopping"],
     ["initializers"],
-    ["layers", "buffers", "convolution", "parameters", "site"],  # a layer is bound to buffers through its site
+    # A layer is bound to buffers through its site.
+    ["layers", "buffers", "convolution", "parameters", "site", "weight_gradients"],
     ["losses", "metrics", "optimizers"],
     ["data.section"],
     ["config"],

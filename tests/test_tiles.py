@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from nnjit import convolution
+from nnjit import convolution, weight_gradients
 from nnjit.kernels import tuning
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
@@ -402,8 +402,8 @@ def test_no_cpu_cuts_a_sum_differently(kernel: int, algorithm: Literal["auto", "
         for registers in (4, 8, 32):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-                patch.setattr(convolution, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
-                patch.setattr(convolution, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
+                patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
+                patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
                 layer = Conv2d(filters=filters, kernel=(kernel, kernel), algorithm=algorithm)
                 network = Network([layer], (maps, 12, 12), np.dtype(np.float32), 0)
                 calls = network.bind(32).sites[0].backward_parameters
@@ -455,8 +455,8 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
             patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
             patch.setattr(tuning, "choose_tile", choose_tile.__wrapped__)
             patch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
-            patch.setattr(convolution, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
-            patch.setattr(convolution, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
+            patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
+            patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
             stack = Stack(layers, (5, 9, 8), np.dtype(np.float32))
         calls = (*stack.bound.forward, *stack.bound.backward)
         assert any(call.kernel is contract and call.arguments[0].halved for call in calls) == (registers == 8)

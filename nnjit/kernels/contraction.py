@@ -9,6 +9,7 @@ need no code of their own, and every sum runs over k in the order of the table, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +77,12 @@ def first_rows(rows: int, tile_rows: int) -> NDArray[np.int64]:
 def all_taps(taps: int, column_tiles: int, lines: int = 1) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
     """`Weights.group`, `lines` and `columns` where every tile uses all taps, which are one line of a kernel."""
     return taps, np.array([[0, 1]] * lines), np.array([[0, taps]] * column_tiles)
+
+
+def grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
+    """The flattened coordinates of all combinations, the last range fastest."""
+    grids = np.meshgrid(*(np.array(list(values), np.int64) for values in ranges), indexing="ij")
+    return [grid.reshape(-1) for grid in grids]
 
 
 @kernel
