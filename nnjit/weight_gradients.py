@@ -22,9 +22,9 @@ from nnjit.kernels.tuning import (
     SEGMENT_POSITIONS,
     choose_cut,
     choose_groups_cut,
+    choose_lanes,
     choose_lanes_tile,
     choose_tiling,
-    choose_transposed,
     choose_transposed_cut,
     choose_transposed_tile,
     choose_weights_tiling,
@@ -39,8 +39,8 @@ from nnjit.kernels.winograd_weights import (
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
 
-BIAS_TILE = TileShape(8, 1)
-"""Sums of a bias that `contract_transposed` has run side by side."""
+ROWS_TILE = TileShape(8, 1)
+"""Sums of a map that `contract_transposed` has run side by side."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class WeightGradients:
         c, u, v = grid(range(self.channels), range(height), range(width))
         x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
         shared = height > down or width > right
-        if choose_transposed(self.filters, len(x_taps), site.batch_size, site.lanes, shared):
-            self._bind_transposed(site, window, x_taps, work)
+        wide = choose_lanes(self.filters, self.channels, height * width, site.batch_size, site.lanes, shared)
+        if wide != "samples":
+            self._bind_transposed(site, window, x_taps, wide == "channels", work)
             return
         x_fresh = x_taps[(u >= height - down) & (v >= width - right)]
         tile = replace(choose_lanes_tile(self.filters, len(x_taps), width), column_step=window.column)
@@ -90,31 +91,31 @@ class WeightGradients:
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)
 
-    def _bind_transposed(self, site: Site, window: View, x_taps: NDArray[np.int64], work: int) -> None:
-        """Likewise with maps in the lanes."""
+    def _bind_transposed(self, site: Site, window: View, x_taps: NDArray[np.int64], of_input: bool, work: int) -> None:
+        """Likewise with maps in the lanes: filters, or channels if it is the input that is transposed."""
         assert site.dout is not None
-        lanes, groups = site.lanes, -(-self.filters // site.lanes)
-        tile = choose_transposed_tile(len(x_taps), groups, self.kernel[1])
-        tile = replace(tile, column_step=window.column)
-        places, bias_places = transposed_places(tile, self.filters, len(x_taps), lanes)
-        extent, starts = _segments(site.out.extent, (site.dout.view, window), _short_segment)
-        part_bytes = groups * lanes * len(x_taps) * site.dtype.itemsize
+        lanes, dout = site.lanes, site.dout.view
+        maps, across, along, taps = self.filters, dout, window, x_taps
+        if of_input:
+            maps, across, along, taps = self.channels, window, dout, dout.row * np.arange(self.filters)
+        groups = -(-maps // lanes)
+        tile = choose_transposed_tile(len(taps), groups, self.kernel[1])
+        tile = replace(tile, column_step=along.column)
+        taps_tile = TileShape(tile.rows, 1)
+        places, row_places = transposed_places(tile, maps, len(taps), lanes)
+        extent, starts = _segments(site.out.extent._replace(rows=maps), (across, along), _short_segment)
+        part_bytes = groups * lanes * len(taps) * site.dtype.itemsize
         cut = choose_transposed_cut(len(starts), extent.columns, part_bytes)
         cut = cut._replace(shares=min(cut.shares, len(places) // (tile.rows * tile.columns)))
+        bias_places = tile_places(taps_tile, self.filters, 1, lanes) if of_input else row_places
         parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
+        row_parts, tap_parts = bias_parts, bias_parts[:, :0].reshape(cut.parts, 0)
+        if of_input:
+            places = np.where(places < 0, places, places % self.filters * maps + places // self.filters)
+            row_parts, tap_parts = bias_parts[:, :0], bias_parts.reshape(cut.parts, -1)
         scratch = site.workspace.by_thread(cut.lines * extent.columns * lanes * tile.columns)
-        images = (site.dout.view, window.vectors.reshape(-1), (starts * [1, lanes]).reshape(-1), x_taps * lanes)
-        operands = (
-            tile,
-            BIAS_TILE,
-            extent,
-            cut,
-            *images,
-            site.batch_size,
-            parts[:, 0],
-            bias_parts,
-            scratch,
-        )
+        images = (across, along, starts.reshape(-1), taps * lanes, site.batch_size)
+        operands = (tile, (ROWS_TILE, taps_tile), extent, cut, *images, parts[:, 0], row_parts, tap_parts, scratch)
         site.backward_parameters.append(Call(contract_transposed, cut.parts * cut.shares, operands, work))
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)

@@ -41,9 +41,9 @@ from nnjit.kernels.tuning import (
     choose_chunks,
     choose_cut,
     choose_groups_cut,
+    choose_lanes,
     choose_lanes_tile,
     choose_tile,
-    choose_transposed,
     choose_transposed_cut,
     choose_transposed_tile,
     vector_registers,
@@ -265,15 +265,16 @@ def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
     d = rng.standard_normal((BLOCKS, rows, side, side, L)).astype(dtype)
     d[-1, ..., 2:] = 0
     u, v, n, i = (axis.reshape(-1) for axis in (*np.mgrid[:3, :3], *np.mgrid[:BLOCKS, :side]))
-    starts = np.stack([(n * rows * side + i) * side, (n * size + 2 * i) * size * L], axis=1)
+    starts = np.stack([(n * rows * side + i) * side, (n * size + 2 * i) * size], axis=1)
     places, bias_places = transposed_places(tile, rows, 9, L)
     cut = Cut(2, 2, shares)
     parts, bias_parts = (np.full((2, *order.shape), np.nan, dtype) for order in (places, bias_places))
     scratch = np.full((1, cut.lines * side * L * tile.columns, L), np.nan, dtype)
     dw, db = np.full(rows * 9, np.nan, dtype), np.full(rows, np.nan, dtype)
     extent, plane = Extent(BLOCKS, rows, side, side), View(d.reshape(-1, L), 0, 0, side * side, 0, 1)
-    images = (plane, x.reshape(-1), starts.reshape(-1), (u * size + v) * L)
-    operands = (tile, TileShape(4, 1), extent, cut, *images, samples, parts, bias_parts, scratch)
+    images = (plane, View(x.reshape(-1, L), 0, 0, 0, 0, 2), starts.reshape(-1), (u * size + v) * L, samples)
+    sums = (parts, bias_parts, np.zeros((2, 0), dtype))
+    operands = (tile, (TileShape(4, 1), TileShape(tile.rows, 1)), extent, cut, *images, *sums, scratch)
     calls = [
         Call(contract_transposed, 2 * shares, operands, 1),
         Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, dw), 1),
@@ -294,6 +295,51 @@ def test_every_tile_gives_the_same_bits_with_maps_in_the_lanes(dtype: Any) -> No
     for tile in TRANSPOSED_TILES[1:]:
         for shares in (1, 2):
             assert transposed(tile, shares, dtype) == expected, (tile, shares)
+
+
+def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
+    """The bits of the products of L + 2 rows of one image with 7 of another over all positions, and of the sums of
+    both."""
+    rng = np.random.default_rng(5)
+    L = lanes(dtype)
+    rows, taps, side = L + 2, 7, 3
+    d, x = (rng.standard_normal((BLOCKS, count, side, side, L)).astype(dtype) for count in (rows, taps))
+    n, i = (axis.reshape(-1) for axis in np.mgrid[:BLOCKS, :side])
+    starts = np.stack([(n * count * side + i) * side for count in (rows, taps)], axis=1)
+    places, row_places = transposed_places(tile, rows, taps, L)
+    tap_places = tile_places(TileShape(tile.rows, 1), taps, 1, L)
+    cut = Cut(2, 2, shares)
+    every = (places, row_places, tap_places)
+    parts, row_parts, tap_parts = (np.full((2, *order.shape), np.nan, dtype) for order in every)
+    found = [np.full(count, np.nan, dtype) for count in (rows * taps, rows, taps)]
+    planes = [View(values.reshape(-1, L), 0, 0, side * side, 0, 1) for values in (d, x)]
+    scratch = np.full((1, cut.lines * side * L * tile.columns, L), np.nan, dtype)
+    images = (*planes, starts.reshape(-1), side * side * L * np.arange(taps), BLOCKS * L)
+    sums = (parts, row_parts, tap_parts.reshape(2, -1))
+    sums_tiles = (TileShape(4, 1), TileShape(tile.rows, 1))
+    operands = (tile, sums_tiles, Extent(BLOCKS, rows, side, side), cut, *images, *sums, scratch)
+    calls = [Call(contract_transposed, 2 * shares, operands, 1)]
+    for order, of, out in zip(every, (parts, row_parts, tap_parts), found, strict=True):
+        calls.append(Call(add_parts, -(-len(order) // SUMS_VECTORS), (of, order, out), 1))
+    Program(calls).run()
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    expected = np.einsum("nrijl,nkijl->rk", d.astype(float), x.astype(float)).reshape(-1)
+    row_sums, tap_sums = (values.astype(float).sum((0, 2, 3, 4)) for values in (d, x))
+    for out, right in zip(found, (expected, row_sums, tap_sums), strict=True):
+        assert_allclose(out, right, rtol=tolerance, atol=10 * tolerance)
+    return {name: out.tobytes() for name, out in zip(("products", "rows", "taps"), found, strict=True)}
+
+
+@DTYPES
+def test_rows_and_taps_of_maps_in_the_lanes_have_the_same_sums_with_every_tile(dtype: Any) -> None:
+    tiles = [
+        replace(tile, rows=min(tile.rows, 7), columns=min(tile.columns, 2), run=1, column_step=1)
+        for tile in TRANSPOSED_TILES
+    ]
+    expected = products_of_rows(tiles[0], 1, dtype)
+    for tile in tiles[1:]:
+        for shares in (1, 2):
+            assert products_of_rows(tile, shares, dtype) == expected, (tile, shares)
 
 
 @compiled_only("it is about how Numba types a tile's shape")
@@ -370,13 +416,18 @@ def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_maps_are_in_the_lanes_where_they_fill_them_and_taps_are_worth_it() -> None:
-    def chosen(filters: int, taps: int, samples: int = 64, shared: bool = True) -> bool:
-        return choose_transposed(filters, taps, samples, 16, shared)
+    def chosen(filters: int, channels: int, area: int = 1, samples: int = 64, shared: bool = True) -> str:
+        return choose_lanes(filters, channels, area, samples, 16, shared)
 
-    assert not chosen(15, 1000) and not chosen(15, 1000, shared=False)
-    assert chosen(32, 144) and not chosen(32, 27) and chosen(32, 32, shared=False)
+    assert chosen(15, 100, 9) == chosen(15, 100, 9, shared=False) == "samples"
+    assert (
+        chosen(32, 16, 9) == "filters" and chosen(32, 3, 9) == "samples" and chosen(32, 8, 4, shared=False) == "filters"
+    )
     # 40 maps in three groups; lanes without samples are left out.
-    assert not chosen(40, 500) and chosen(40, 500, samples=10)
+    assert chosen(40, 50, 9) == "samples" and chosen(40, 50, 9, samples=10) == "filters"
+    # The fewer maps are transposed, if the taps of the others read the same positions.
+    assert chosen(64, 32, shared=False) == "channels" and chosen(32, 64, shared=False) == "filters"
+    assert chosen(64, 32, 9) == "filters" and chosen(64, 20, shared=False) == "filters"
 
 
 def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:

@@ -4,9 +4,9 @@
 
 Where both factors are vectors of samples, a load serves few multiply-adds, and each sum is added up over lanes in the
 end. Here the vectors of d are transposed first, a panel at a time, once for all taps: then a vector holds L maps of one
-sample, and a load serves as many multiply-adds as in the forward pass. Measured on one core over the 16 layers that
-`tuning.choose_transposed` gives to it: 84 % of the attainable rate where `contract_lanes` has 71 %, with AVX2 83 and
-73 %.
+sample, and a load serves as many multiply-adds as in the forward pass. With kernels of 1x1 either factor may be the one
+that is transposed; d stands for it. Measured on one core over the 16 layers that `tuning.choose_lanes` gives to it:
+84 % of the attainable rate where `contract_lanes` has 71 %, with AVX2 83 and 73 %.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import first_rows
-from nnjit.kernels.contraction_weights import once
-from nnjit.kernels.lane_sums import tile_add_vectors
+from nnjit.kernels.contraction_weights import line_sums, once
+from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors
 from nnjit.kernels.simd import entry, full, load, prefetch_near, store
 from nnjit.kernels.tiles import (
     SAMPLES,
@@ -47,19 +47,24 @@ def transposed_places(tile: TileShape, rows: int, taps: int, lanes: int) -> tupl
 
 @kernel
 def contract_transposed(
-    task, thread, tile, bias_tile, extent, cut, d, x, starts, x_taps, samples, parts, bias_parts, scratch
+    task, thread, tile, sums_tiles, extent, cut, d, x, starts, x_taps, samples, parts, row_parts, tap_parts, scratch
 ):
     """parts[p, r, k] = sum over the lines of part p, columns and samples of d[n, r, i, j] * x[n, i, j, x_taps[k]]
-    bias_parts[p, r] = that sum of d[n, r, i, j]
+    row_parts[p, r] = that sum of d[n, r, i, j]  tap_parts[p, k] = that sum of x[n, i, j, x_taps[k]]
 
-    d View (N, R, I, J), R at least L  x (scalars,)  x_taps (K,): within a run of the tile each is L more than the last
-    starts (2 * N * I,): where line i of block n starts in d, and where its scalars start in x
+    d View (N, R, I, J), R at least L  x View (N, K, I, J), of which sums of taps alone use row and column
+    x_taps (K,), in scalars: within a run of the tile each is L more than the last
+    starts (2 * N * I,): where line i of block n starts in d, and where in x
     parts (parts, panels * tap tiles * tile.rows * tile.columns, L), tile by tile, fully overwritten
-    bias_parts (parts, panels * tile.columns, L), likewise, or (parts, 0, L)  bias_tile: rows x 1, the sums of
-    `panel_sum`
+    row_parts (parts, panels * tile.columns, L), likewise, or (parts, 0, L)
+    tap_parts (parts, tap tiles * tile.rows), likewise, or (parts, 0); then tap k is row k of x
+    sums_tiles: of one column, for `panel_sum`, and for the taps of a tile
     scratch (threads, vectors, L): a panel, the lines of a piece for as many groups of L maps as a tile has columns
-    Lanes without a sample hold 0 in d. A task owns a share of a part's tiles. The tile knows the column_step of x.
+    Lanes without a sample hold 0 in d or in x, whichever is the gradient. A task owns a share of a part's tiles. The
+    tile knows the column_step of x.
     """
+    row_sums_tile, tap_sums_tile = sums_tiles
+    scalars = x.vectors.reshape(-1)
     part = task // cut.shares
     share = task % cut.shares
     lines = extent.blocks * extent.lines
@@ -70,7 +75,7 @@ def contract_transposed(
     first_tile = panels * tap_tiles * share // cut.shares
     last_tile = panels * tap_tiles * (share + 1) // cut.shares
     entries = tile.rows * tile.columns
-    sums, bias_sums, panel = parts[part], bias_parts[part], scratch[thread]
+    sums, row_sums, tap_sums, panel = parts[part], row_parts[part], tap_parts[part], scratch[thread]
     for k in range(first_tile * entries, last_tile * entries):
         store(sums, k, full(sums, 0.0))
     first_line = lines * part // cut.parts
@@ -82,11 +87,18 @@ def contract_transposed(
             row = min(min(column, groups - tile.columns) * width, extent.rows - width)
             if number == first_tile or number % tap_tiles == 0:
                 _fill_panel(tile, extent, d, row, starts, start, stop, panel)
-            if number % tap_tiles == 0 and len(bias_sums):
+            if number % tap_tiles == 0 and len(row_sums):
                 for c in range(tile.columns):
-                    bias = full(panel, 0.0) if start == first_line else load(bias_sums, column + c)
-                    total = panel_sum(bias_tile, (stop - start) * extent.columns * width, tile.columns, panel, c)
-                    store(bias_sums, column + c, bias + total)
+                    before = full(panel, 0.0) if start == first_line else load(row_sums, column + c)
+                    total = panel_sum(row_sums_tile, (stop - start) * extent.columns * width, tile.columns, panel, c)
+                    store(row_sums, column + c, before + total)
+            tap = min(number % tap_tiles * tile.rows, len(x_taps) - tile.rows)
+            if number < tap_tiles and len(tap_sums):
+                first = number * tile.rows
+                if start == first_line:
+                    tap_sums[first : first + tile.rows] = 0
+                total = line_sums(tap_sums_tile, 0, extent.columns, x, tap, starts, 1, start, stop)
+                tile_add_sums(total, tap_sums, first)
             # Each tile has some rows of the panel that follows brought near, where this piece or the next one has it
             # (1x1 from 32 maps to 64: 56 to 65 % of the peak without, 68 to 69 % with that).
             next_start, next_column = start, column + tile.columns
@@ -94,22 +106,30 @@ def contract_transposed(
                 next_start, next_column = stop, first_tile // tap_tiles * tile.columns
             panel_rows = min(tile.columns * width, extent.rows)
             next_row = min(next_column * width, extent.rows - panel_rows)
-            first_ahead = number % tap_tiles * panel_rows // tap_tiles
-            last_ahead = (number % tap_tiles + 1) * panel_rows // tap_tiles
-            tap = min(number % tap_tiles * tile.rows, len(x_taps) - tile.rows)
+            first_ahead = next_row + number % tap_tiles * panel_rows // tap_tiles
+            last_ahead = next_row + (number % tap_tiles + 1) * panel_rows // tap_tiles
+            next_tap = min((number + 1) % tap_tiles * tile.rows, len(x_taps) - tile.rows)
+            taps_start = start if (number + 1) % tap_tiles else stop
             total = tile_zeros(tile, panel)
             at = 0
             for line in range(start, stop):
-                x_at = entry(starts, 2 * line + 1)
+                x_at = entry(starts, 2 * line + 1) * width
                 present = min(samples - line // extent.lines * width, width)
-                ahead_at = entry(starts, 2 * min(line - start + next_start, last_line - 1)) + next_row * d.row
+                d_ahead = entry(starts, 2 * min(line - start + next_start, last_line - 1))
+                x_ahead = entry(starts, 2 * min(line - start + taps_start, last_line - 1) + 1) * width
                 for j in range(extent.columns):
+                    # With kernels 1 wide, taps share few vectors (1x1 from 64 maps to 128: 70 to 75 % of the peak; with
+                    # wider kernels it takes 1 to 4 % instead).
+                    if tile.run == 1:
+                        for r in range(tile.rows):
+                            prefetch_near(scalars, x_ahead + entry(x_taps, next_tap + r))
                     for ahead in range(first_ahead, last_ahead):
-                        prefetch_near(d.vectors, ahead_at + j * d.column + ahead * d.row)
+                        prefetch_near(d.vectors, d_ahead + j * d.column + ahead * d.row)
                     for s in range(0, present, SAMPLES):
                         d_at = at + s * tile.columns
-                        total = tile_fma_samples(tile, total, x, x_at + s, x_taps, tap, panel, d_at)
+                        total = tile_fma_samples(tile, total, scalars, x_at + s, x_taps, tap, panel, d_at)
                     x_at += tile.column_step * width
+                    x_ahead += tile.column_step * width
                     at += width * tile.columns
             tile_add_to(total, sums, number * entries)
 

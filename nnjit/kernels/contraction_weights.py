@@ -92,9 +92,9 @@ def contract_lanes(task, tile, bias_tile, extent, cut, d, x, starts, x_taps, x_f
                 if start == first_line:
                     for r in range(tile.rows):
                         bias_sums[bias + r] = 0
-                total = _line_sums(bias_tile, 0, extent.columns, d, row, starts, start, stop)
+                total = line_sums(bias_tile, 0, extent.columns, d, row, starts, 0, start, stop)
                 if tile.halved:
-                    total = tile_add(total, _line_sums(bias_tile, 1, extent.columns, d, row, starts, start, stop))
+                    total = tile_add(total, line_sums(bias_tile, 1, extent.columns, d, row, starts, 0, start, stop))
                 tile_add_sums(total, bias_sums, bias)
             # Each tile also has a row of d or a tap of x brought near where the next piece of this part reads it; what
             # another thread wrote for its own part stays there.
@@ -118,7 +118,7 @@ def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_t
     """The sums of a tile of `contract_lanes` over some lines.
 
     next_piece: what is to be brought near: an array, where its entry of `starts` is from that of d, what to add to
-    that, and the step of its columns (with the sums of `_line_sums` 20 maps from one by 5x5 118 to 140 GFLOP/s, 32 from
+    that, and the step of its columns (with the sums of `line_sums` 20 maps from one by 5x5 118 to 140 GFLOP/s, 32 from
     3 by 3x3 120 to 137)
     """
     ahead, ahead_first, ahead_at, ahead_step = next_piece
@@ -136,15 +136,15 @@ def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_t
 
 
 @register_jitable
-def _line_sums(tile, half, columns, d, row, starts, first_line, last_line):
-    """The sums over some lines of as many rows of d as the tile has.
+def line_sums(tile, half, columns, d, row, starts, side, first_line, last_line):
+    """The sums over some lines of as many rows of d as the tile has; line l of d starts at starts[2 * l + side].
 
     Two sums for each row run side by side, since each addition waits for the one before it.
     """
     even = tile_zeros(tile, d.vectors)
     odd = tile_zeros(tile, d.vectors)
     for line in range(first_line, last_line):
-        d_at = entry(starts, 2 * line) + row * d.row
+        d_at = entry(starts, 2 * line + side) + row * d.row
         for j in range(0, columns - 1, 2):
             even = tile_add_vectors(even, half, d.vectors, d_at + j, d.row)
             odd = tile_add_vectors(odd, half, d.vectors, d_at + j + 1, d.row)

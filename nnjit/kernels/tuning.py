@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from math import gcd, log
+from math import gcd, inf, log
+from typing import Literal
 
 import numpy as np
 from numba.core.registry import cpu_target
@@ -172,22 +173,34 @@ def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
     return replace(tile, run=gcd(tile.rows, run))
 
 
-def choose_transposed(filters: int, taps: int, samples: int, lanes: int, shared: bool) -> bool:
-    """Whether the gradient of the weights is computed with maps in the lanes, by `contract_transposed`; `shared` says
-    that several taps read the same vectors.
+def choose_lanes(
+    filters: int, channels: int, area: int, samples: int, lanes: int, shared: bool
+) -> Literal["samples", "filters", "channels"]:
+    """What stands in the lanes while the gradient of the weights is computed: samples with `contract_lanes`, filters or
+    channels with `contract_transposed`, for kernels of `area` entries; `shared` says that several taps read the same
+    vectors.
 
     The unit of cost is a cycle of a core with AVX-512. Fitted there to 25 layers: a product of vectors costs 0.63
     with samples in the lanes where taps share vectors, 0.8 where not; with maps in them 0.54, or 0.6 with a single
     group, for each sample that is there, and transposing a vector 4.5. Sizes alone decide, since sums run in another
     order.
     """
-    if filters < lanes:
-        return False
-    groups = -(-filters // lanes)
+    blocks = -(-samples // lanes)
     full_blocks, rest = divmod(samples, lanes)
     present = full_blocks * lanes + -(-rest // SAMPLES) * SAMPLES
-    transposed = present * groups * taps * (0.54 if groups > 1 else 0.6) + 4.5 * filters * -(-samples // lanes)
-    return transposed < (0.63 if shared else 0.8) * filters * taps * -(-samples // lanes)
+
+    def transposed(maps: int, taps: int) -> float:
+        groups = -(-maps // lanes)
+        products = present * groups * taps * (0.54 if groups > 1 else 0.6)
+        return products + 4.5 * maps * blocks if maps >= lanes else inf
+
+    costs: dict[Literal["samples", "filters", "channels"], float] = {
+        "samples": (0.63 if shared else 0.8) * filters * channels * area * blocks,
+        "filters": transposed(filters, channels * area),
+        # With larger kernels, other taps would read other positions of what is transposed.
+        "channels": transposed(channels, filters) if area == 1 else inf,
+    }
+    return min(costs, key=lambda wide: costs[wide])
 
 
 def _cycles(r: int, c: int, far: float, vectors: float, run: int = 1) -> float:
