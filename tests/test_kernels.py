@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from nnjit import convolution
+from nnjit import convolution, weight_gradients
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
 from nnjit.kernels.program import Program
@@ -83,6 +83,18 @@ def test_winograd(kernel: int, shape: Any, filters: int, padding: Any, bias: boo
         patch.setattr(convolution, "choose_weights_form", wherever_maps_fill_a_vector)
         layer = Conv2d(filters=filters, kernel=(kernel, kernel), padding=padding, bias=bias)
         assert_equals_reference([layer], shape, samples)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("wide", "maps"), [("filters", (9, 20)), ("filters", (3, 40)), ("channels", (9, 20)), ("channels", (17, 8))]
+)
+def test_gradients_to_1x1_weights_with_maps_in_the_lanes(wide: str, maps: tuple[int, int], bias: bool) -> None:
+    """Of which image the maps fill the lanes; sums of the biases then run over lanes or over vectors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weight_gradients, "choose_lanes", lambda *sizes: wide)
+        layer = Conv2d(filters=maps[1], kernel=(1, 1), stride=(2, 1), bias=bias)
+        assert_equals_reference([layer], (maps[0], 5, 6), 11)
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
