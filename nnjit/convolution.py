@@ -308,6 +308,7 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
         run_step=passed.run_step,
         used=used,
         halves=x.column == ends.out.column == 1,
+        line_vectors=len(np.unique(passed.x + x.column * np.arange(extent.columns)[:, None])),
     )
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))

@@ -11,6 +11,7 @@ import pytest
 from battery import DTYPES, Stack, compiled_only
 from hypothesis import given
 from hypothesis import strategies as st
+from llvmlite import ir
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ from nnjit.kernels.sums import SUMS_VECTORS, add_parts
 from nnjit.kernels.tiles import (
     SAMPLES,
     TileShape,
+    fresh_steps,
     tile_add,
     tile_add_to,
     tile_fma,
@@ -74,6 +76,10 @@ SHAPES = [
     TileShape(2, 2, 3, run=2, run_step=0, tap_step=5),
     TileShape(2, 6, 1, 1, run=3, halved=True),
     TileShape(3, 1, 1, 1, halved=True),
+    # What the next columns read is fetched ahead, as far as it lies inside the array or not.
+    TileShape(3, 4, 1, 1, run=2, fetches=True),
+    TileShape(2, 3, 1, 1, run=2, run_step=0, fetches=True),
+    TileShape(2, 6, 1, 1, run=3, halved=True, fetches=True),
 ]
 
 
@@ -347,7 +353,7 @@ def test_each_shape_is_a_type_of_its_own() -> None:
     from numba import typeof
 
     assert typeof(TileShape(2, 3)) == typeof(TileShape(2, 3))
-    assert len({typeof(TileShape(*steps)) for steps in np.ndindex(2, 2, 2, 2, 2, 2, 2, 2)}) == 256
+    assert len({typeof(TileShape(*steps)) for steps in np.ndindex((2,) * 9)}) == 512
     assert typeof(F43) != typeof(F45)
     assert len({typeof(Epilogue(name, backward)) for name in ("", "relu") for backward in (False, True)}) == 4
 
@@ -406,6 +412,40 @@ def test_halves_of_vectors_are_columns_only_where_registers_are_few(
             assert (tile.rows + 1) * tile.columns * (2 // tile.units) < 16
         else:
             assert not tile.halved
+
+
+@pytest.mark.parametrize(
+    ("tile", "steps"),
+    [
+        (TileShape(8, 4, 1, 1, run=3), [6, 7, 8, 9]),  # vectors 4 and 5 are its own
+        (TileShape(8, 2, 1, 2, run=3), [5, 6, 7, 8]),
+        (TileShape(8, 2, 1, 3, run=2), [6, 7, 9, 10]),
+        (TileShape(8, 3, 1, 1, run=1), [3, 4, 5]),
+        (TileShape(8, 4, 1, 1, run=1, halved=True), [4, 6]),
+    ],
+    ids=str,
+)
+def test_a_tile_fetches_what_the_next_columns_read_and_it_has_not(tile: TileShape, steps: list[int]) -> None:
+    assert [step.constant for step in fresh_steps(None, tile, ir.Constant(ir.IntType(64), 99))] == steps
+
+
+def test_tiles_that_read_much_with_many_rows_fetch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+
+    def fetches(rows: int, taps: int, run: int = 3, column_step: int = 1, run_step: int = 1) -> bool:
+        return choose_tile.__wrapped__(rows, 16, taps, None, run, column_step, run_step).fetches
+
+    # 3x3 from 64 maps, from 16, to 3.
+    assert fetches(64, 576) and not fetches(16, 144) and not fetches(3, 576)
+    # 1x1, a strided gradient's two taps of 64 maps, dense.
+    assert fetches(32, 32, 32, 1, 0) and not fetches(32, 128, 64, 1, 0) and not fetches(64, 600, 600, 0, 1)
+
+
+def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2x2 with a stride of 2, from 16 maps to 32."""
+    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    near, far = (choose_tile.__wrapped__(32, 8, 64, None, 2, 2, 1, line_vectors=size) for size in (100, 512))
+    assert near.rows < far.rows
 
 
 def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) -> None:

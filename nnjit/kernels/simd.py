@@ -264,14 +264,18 @@ def entry(table, index):
     return table[index]
 
 
+def fetch(builder, pointer, write=0, locality=3):
+    """Have the cache line at a pointer brought near; 3: into the first cache, 2: into the second."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function_type = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+    builder.call(function, [builder.bitcast(pointer, byte), number(write), number(locality), number(1)])
+
+
 def _prefetch_for(write, locality=2):
     def _prefetch(typing_context, x, index):
         def generate(context, builder, signature, arguments):
-            pointer = element_pointer(context, builder, x, arguments[0], index, arguments[1])
-            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-            function_type = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-            function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-            builder.call(function, [builder.bitcast(pointer, byte), number(write), number(locality), number(1)])
+            fetch(builder, element_pointer(context, builder, x, arguments[0], index, arguments[1]), write, locality)
             return context.get_dummy_value()
 
         return types.void(x, index), generate

@@ -22,6 +22,7 @@ from nnjit.kernels.simd import (
     VectorType,
     call_llvm,
     element_pointer,
+    fetch,
     lanes,
     load_vector,
     lowered_by,
@@ -54,6 +55,8 @@ class TileShape:
     vector that is loaded serves more (with AVX2 a tile of 4x3 halves has 7 loads for 12 multiply-adds, one of 3x2
     vectors 10: gradients to weights of 32 maps of 16x16 from 87 to 101 GFLOP/s, forward passes with 4x3 instead of
     4x1 105 to 122). Steps of columns and runs then count halves."""
+    fetches: bool = False
+    """Whether vectors that the next columns read are brought near; needs a column_step. See `tuning.choose_tile`."""
 
     @property
     def units(self) -> int:
@@ -136,6 +139,19 @@ def add_product(builder, tile, value, r, c, left, right):
     return builder.insert_value(value, total, k)
 
 
+def fresh_steps(builder, shape, run_step):
+    """How far from a tile's first vector those lie that a run reads for the next columns and not for its own; of two
+    halves of a vector, one."""
+    width, taps = shape.columns * shape.column_step, range(shape.run)
+    columns = [width + c * shape.column_step for c in range(0, shape.columns, shape.units)]
+    if shape.run_step:
+        own = {c * shape.column_step + v * shape.run_step for c in range(shape.columns) for v in taps}
+        fresh = {column + v * shape.run_step for column in columns for v in taps} - own
+        return [ir.Constant(run_step.type, offset) for offset in sorted(fresh)]
+    along = [builder.mul(run_step, ir.Constant(run_step.type, v)) for v in taps]
+    return [builder.add(start, ir.Constant(start.type, column)) for start in along for column in columns]
+
+
 def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run_step):
     signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp, types.intp)
     run, column_step, run_step = shape.value.run, shape.value.column_step, shape.value.run_step
@@ -171,6 +187,9 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
         # and each vector is used up.
         known = cache(lambda offset: vector(context.get_constant(types.intp, offset)))
         shifted = column_step == run_step == 1
+        if shape.value.fetches:
+            for step in fresh_steps(builder, shape.value, x_run_stride):
+                fetch(builder, builder.gep(x_pointer, [vector_step(context, builder, tile.vector, step, 1)]))
         if shifted and tile.rows * run < tile.columns:
             for offset in range(tile.columns + run - 1):
                 for v, r in product(range(run), rows):

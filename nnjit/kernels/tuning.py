@@ -31,8 +31,14 @@ ENTRY_OVERHEAD = 4.0
 """Cycles that starting, storing and finishing a tile costs, per vector of it."""
 FAR_LOAD = 1.0
 """Cycles that a vector costs more when it comes from the second cache."""
+LINE_LOAD = 0.4
+"""Likewise when it comes from there once for each tile of rows, since a line of the image does not stay nearer
+(forwards from 16 maps to 32: 2x2 with a stride of 2 4x4 at 71 % of the peak, 11x2 at 80; 3x3 with a stride of 3 8x2 at
+65, 11x2 at 68)."""
+FETCHING_ROWS = 6
+"""Of tiles that fetch ahead: for fewer multiply-adds with each vector, it takes 3 to 10 % instead."""
 NEAR_BYTES = 24 * 1024
-"""What a tile may read again and again and still find in the first cache: half of it."""
+"""What a tile, or all of a line, may read again and again and still find in the first cache: half of it."""
 
 LONGEST_RUN = 16
 """Taps of a run at most, since a run is code without a loop."""
@@ -62,14 +68,17 @@ def choose_tile(
     run_step: int = 1,
     used: tuple[tuple[int, int], ...] = (),
     halves: bool = False,
+    line_vectors: int = 0,
 ) -> TileShape:
     """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
 
     `run` is how many taps in a row read vectors `run_step` apart, 0 if that is told at run time. Without a
     `column_step`, 0, each column needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s with one,
     at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where not all
-    columns use all. `halves` says that a tile's columns may be halves of vectors, if the CPU's registers hold few.
+    columns use all. `halves` says that a tile's columns may be halves of vectors, if the CPU's registers hold few. All
+    columns together read `line_vectors` vectors, as do the tiles of the next rows after them.
     """
+    one_run = run == taps
     most = max((last - first for first, last in used), default=0)
     shifted = column_step == run_step == 1
     run = _largest_divisor(run, LONGEST_RUN if column_step and run_step else LONGEST_FAR_RUN)
@@ -87,19 +96,38 @@ def choose_tile(
 
         tile = _cheapest(rows, 2 * columns, group_rows, _halves_fit, half_cost)
         if tile.columns % 2 == 0:
-            return TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
-        return replace(tile, run=run, column_step=column_step, run_step=2 * run_step, halved=True)
+            tile = TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
+        else:
+            tile = replace(tile, run=run, column_step=column_step, run_step=2 * run_step, halved=True)
+        return replace(tile, fetches=_fetches(tile, taps, one_run))
 
     def cost(r: int, c: int) -> float:
         vectors = (c + run - 1) / run if shifted else float(c)
         # Runs of maps, filters or samples read each vector once.
         near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and not (column_step and not run_step)
-        far = 0.0 if near else FAR_LOAD * vectors
+        line_near = line_vectors * VECTOR_BYTES <= NEAR_BYTES
+        far = vectors * ((0.0 if line_near else LINE_LOAD) if near else FAR_LOAD)
         addresses = 0.0 if column_step else 2.5 * max(c - 2, 0) / run
         return (_cycles(r, c, far, vectors, run) + addresses) * taps * share(used, c) + r * c * ENTRY_OVERHEAD
 
     tile = _cheapest(rows, columns, group_rows, lambda r, c: _fits(r, c, run if shifted else 0), cost)
-    return replace(tile, run=run, column_step=column_step, run_step=run_step)
+    tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
+    return replace(tile, fetches=_fetches(tile, taps, one_run))
+
+
+def _fetches(tile: TileShape, taps: int, one_run: bool) -> bool:
+    """Whether a tile that sums `taps` products fetches ahead what its next columns read.
+
+    Worth it where a tile reads more than the first cache holds, or where all taps are one run: then each reads a map of
+    its own, and the processor itself follows few of them at once. Measured on one core, forwards: from 64 maps to 64
+    by 3x3 87 to 92 % of the peak, 128 to 128 89 to 94, by 1x1 from 64 maps to 32 60 to 76 (backwards from 128 to 64,
+    which fill the second cache, 78 to 75); products of Winograd's algorithm no difference.
+    """
+    if tile.rows < FETCHING_ROWS or not tile.column_step:
+        return False
+    shifted = tile.column_step == 1 and tile.run_step == tile.units
+    vectors = (tile.columns / tile.units + tile.run - 1) / tile.run if shifted else tile.columns / tile.units
+    return one_run or tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
 
 
 def _largest_divisor(number: int, most: int) -> int:
