@@ -189,7 +189,7 @@ def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
     than eight addresses do not stay in registers; with runs 9x2 and 12x2 98 %. With AVX2 6x1 83 to 99 %, 5x1 85 to
     97 %, 4x1 79 to 83 %, 2x2 78 to 84 %.
     """
-    pieces, loads = (1, 2) if vector_registers() == 32 else (2, 1.3)
+    pieces, loads = (1, 1.75) if vector_registers() == 32 else (2, 1.3)
 
     def cost(r: int, c: int) -> float:
         addresses = r // gcd(r, run)
