@@ -75,6 +75,8 @@ class Taps(NamedTuple):
     """How many taps in a row read vectors equally far apart."""
     run_step: int
     """How far that is: 1, or 0 where it depends on the image."""
+    apart: bool = False
+    """Whether lines of the output read no line of the image that another one reads."""
 
 
 class Ends(NamedTuple):
@@ -198,6 +200,7 @@ class Convolution:
             np.tile([0, channels * width], (extent.columns, 1)),
             width if width > 1 else channels,
             1 if width > 1 else 0,
+            height <= self.stride[0],
         )
 
     def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
@@ -309,6 +312,7 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
         used=used,
         halves=x.column == ends.out.column == 1,
         line_vectors=len(np.unique(passed.x + x.column * np.arange(extent.columns)[:, None])),
+        apart=passed.apart,
     )
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))

@@ -80,6 +80,8 @@ SHAPES = [
     TileShape(3, 4, 1, 1, run=2, fetches=True),
     TileShape(2, 3, 1, 1, run=2, run_step=0, fetches=True),
     TileShape(2, 6, 1, 1, run=3, halved=True, fetches=True),
+    TileShape(2, 2, 1, 2, run=2, line_fetches=3),
+    TileShape(2, 6, 1, 1, run=3, halved=True, line_fetches=2),
 ]
 
 
@@ -87,7 +89,7 @@ SHAPES = [
 def run_tile(task, tile, start, w, x, out):
     """One tile from its start to its end; see the test for what comes out."""
     total = tile_rows(tile, start, 1)
-    total = tile_fma(tile, total, w, 2, x, 1, 2, 3)
+    total = tile_fma(tile, total, w, 2, x, 1, 2, 3, 99)
     tile_store(total, out, 1, 5, 1, 0)
 
 
@@ -353,7 +355,7 @@ def test_each_shape_is_a_type_of_its_own() -> None:
     from numba import typeof
 
     assert typeof(TileShape(2, 3)) == typeof(TileShape(2, 3))
-    assert len({typeof(TileShape(*steps)) for steps in np.ndindex((2,) * 9)}) == 512
+    assert len({typeof(TileShape(*steps)) for steps in np.ndindex((2,) * 10)}) == 1024
     assert typeof(F43) != typeof(F45)
     assert len({typeof(Epilogue(name, backward)) for name in ("", "relu") for backward in (False, True)}) == 4
 
@@ -439,6 +441,19 @@ def test_tiles_that_read_much_with_many_rows_fetch_ahead(monkeypatch: pytest.Mon
     assert fetches(64, 576) and not fetches(16, 144) and not fetches(3, 576)
     # 1x1, a strided gradient's two taps of 64 maps, dense.
     assert fetches(32, 32, 32, 1, 0) and not fetches(32, 128, 64, 1, 0) and not fetches(64, 600, 600, 0, 1)
+
+
+def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registers in (8, 32):
+        monkeypatch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+        for rows, run, halves in ((32, 3, False), (5, 4, False), (64, 2, True)):
+            sizes = (rows, 16, 20 * run, None, run, 1 if halves else run, 1)
+            tile = choose_tile.__wrapped__(*sizes, halves=halves, apart=True)
+            fetched = tile.line_fetches * -(-rows // tile.rows)
+            wanted = tile.columns * (1 if halves else run) / tile.units
+            assert fetched - -(-rows // tile.rows) < wanted <= fetched
+            assert choose_tile.__wrapped__(*sizes, halves=halves).line_fetches == 0
+    assert choose_tile.__wrapped__(32, 16, 60, None, 60, 1, 0, apart=True).line_fetches == 0  # steps are not known
 
 
 def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,8 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
     y_first = y.start + block * y.block + row * y.row + line * y.line
     units = tile.units
     run_step = (entry(x_taps, 1) - entry(x_taps, 0)) * units if tile.run > 1 else 0
+    # The tiles of all rows read the same line: each fetches its share of the next one.
+    ahead = (x.line + tile.line_fetches * row_tile) * units
     for start in range(0, extent.columns * units, tile.columns):
         column = min(start, extent.columns * units - tile.columns)
         x_column = x_first * units + column * x.column
@@ -120,7 +122,7 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
             for k in range(u * w.group + first_tap, u * w.group + last_tap, tile.run):
                 w_at = w_first + entry(w.taps, k)
                 x_at = x_column + entry(x_taps, k) * units
-                total = tile_fma(tile, total, w.scalars, w_at, x.vectors, x_at, x.column, run_step)
+                total = tile_fma(tile, total, w.scalars, w_at, x.vectors, x_at, x.column, run_step, ahead)
         if epilogue.short and units == 1:
             total = tile_finish(epilogue, total, y.vectors, y_first + column * y.column, y.row, y.column)
         tile_store(total, out.vectors, out_first * units + column * out.column, out.row * units, out.column, shared)

@@ -18,7 +18,7 @@ def multiply_add(task, tile, rounds, w, x, out):
     total = tile_zeros(tile, x)
     for _ in range(rounds[0]):
         for k in range(taps):
-            total = tile_fma(tile, total, w, k * tile.rows, x, k * tile.columns, 1, 1)
+            total = tile_fma(tile, total, w, k * tile.rows, x, k * tile.columns, 1, 1, 0)
     tile_store(total, out, task * tile.rows * tile.columns, tile.columns, 1, 0)
 
 

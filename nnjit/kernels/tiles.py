@@ -56,7 +56,10 @@ class TileShape:
     vectors 10: gradients to weights of 32 maps of 16x16 from 87 to 101 GFLOP/s, forward passes with 4x3 instead of
     4x1 105 to 122). Steps of columns and runs then count halves."""
     fetches: bool = False
-    """Whether vectors that the next columns read are brought near; needs a column_step. See `tuning.choose_tile`."""
+    """Whether vectors that the next columns read are brought into the first cache; needs a column_step. See
+    `tuning.choose_tile`."""
+    line_fetches: int = 0
+    """How many vectors of the next line a run brings into the second cache."""
 
     @property
     def units(self) -> int:
@@ -152,14 +155,14 @@ def fresh_steps(builder, shape, run_step):
     return [builder.add(start, ir.Constant(start.type, column)) for start in along for column in columns]
 
 
-def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run_step):
-    signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp, types.intp)
+def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run_step, ahead):
+    signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp, types.intp, types.intp)
     run, column_step, run_step = shape.value.run, shape.value.column_step, shape.value.run_step
     tap_step = shape.value.tap_step or tile.rows
     rows, columns = range(tile.rows), range(tile.columns)
 
     def generate(context, builder, signature, arguments):
-        _, value, w_value, w_at, x_value, x_at, x_stride, x_run_stride = arguments
+        _, value, w_value, w_at, x_value, x_at, x_stride, x_run_stride, next_line = arguments
         w_pointer = element_pointer(context, builder, w, w_value, types.intp, w_at)
         x_pointer = _column_pointer(context, builder, tile.vector, x, x_value, x_at)
         form = context.get_value_type(tile.vector)
@@ -187,6 +190,10 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
         # and each vector is used up.
         known = cache(lambda offset: vector(context.get_constant(types.intp, offset)))
         shifted = column_step == run_step == 1
+        for k in range(shape.value.line_fetches):
+            step = builder.add(next_line, context.get_constant(types.intp, k * shape.value.units))
+            pointer = builder.gep(x_pointer, [vector_step(context, builder, tile.vector, step, 1)])
+            fetch(builder, pointer, locality=2)
         if shape.value.fetches:
             for step in fresh_steps(builder, shape.value, x_run_stride):
                 fetch(builder, builder.gep(x_pointer, [vector_step(context, builder, tile.vector, step, 1)]))
@@ -208,12 +215,12 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
 
 
 @lowered_by(_tile_fma)
-def tile_fma(shape, tile, w, w_first, x, x_first, x_step, x_run_step):
+def tile_fma(shape, tile, w, w_first, x, x_first, x_step, x_run_step, ahead):
     """tile[r, c] += the sum over the taps v of a run of w[w_first + v * tap_step + r * shape.row_step] *
     x[x_first + c * x_step + v * x_run_step, :]; w (scalars,), x (vectors, L).
 
     A `shape` that knows its column_step or run_step has it in the place of x_step or x_run_step. For a halved tile x is
-    (halves, L / 2).
+    (halves, L / 2). ahead: how far from a run's first vector the first lies that line_fetches count.
     """
     step, run_step = shape.column_step or x_step, shape.run_step or x_run_step
     for v in range(shape.run):

@@ -69,6 +69,7 @@ def choose_tile(
     used: tuple[tuple[int, int], ...] = (),
     halves: bool = False,
     line_vectors: int = 0,
+    apart: bool = False,
 ) -> TileShape:
     """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
 
@@ -76,7 +77,8 @@ def choose_tile(
     `column_step`, 0, each column needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s with one,
     at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where not all
     columns use all. `halves` says that a tile's columns may be halves of vectors, if the CPU's registers hold few. All
-    columns together read `line_vectors` vectors, as do the tiles of the next rows after them.
+    columns together read `line_vectors` vectors, as do the tiles of the next rows after them; no other line reads those
+    if lines are `apart`.
     """
     one_run = run == taps
     most = max((last - first for first, last in used), default=0)
@@ -99,7 +101,7 @@ def choose_tile(
             tile = TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
         else:
             tile = replace(tile, run=run, column_step=column_step, run_step=2 * run_step, halved=True)
-        return replace(tile, fetches=_fetches(tile, taps, one_run))
+        return _fetching(tile, rows, taps, one_run, apart)
 
     def cost(r: int, c: int) -> float:
         vectors = (c + run - 1) / run if shifted else float(c)
@@ -112,22 +114,30 @@ def choose_tile(
 
     tile = _cheapest(rows, columns, group_rows, lambda r, c: _fits(r, c, run if shifted else 0), cost)
     tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
-    return replace(tile, fetches=_fetches(tile, taps, one_run))
+    return _fetching(tile, rows, taps, one_run, apart)
 
 
-def _fetches(tile: TileShape, taps: int, one_run: bool) -> bool:
-    """Whether a tile that sums `taps` products fetches ahead what its next columns read.
+def _fetching(tile: TileShape, rows: int, taps: int, one_run: bool, apart: bool) -> TileShape:
+    """The tile with what it fetches ahead: of its next columns, and of the next line.
 
-    Worth it where a tile reads more than the first cache holds, or where all taps are one run: then each reads a map of
-    its own, and the processor itself follows few of them at once. Measured on one core, forwards: from 64 maps to 64
-    by 3x3 87 to 92 % of the peak, 128 to 128 89 to 94, by 1x1 from 64 maps to 32 60 to 76 (backwards from 128 to 64,
-    which fill the second cache, 78 to 75); products of Winograd's algorithm no difference.
+    The first is worth it where a tile reads more than the first cache holds, or where all taps are one run: then each
+    reads a map of its own, and the processor itself follows few of them at once. Measured on one core, forwards: from
+    64 maps to 64 by 3x3 87 to 92 % of the peak, 128 to 128 89 to 94, by 1x1 from 64 maps to 32 60 to 76 (backwards from
+    128 to 64, which fill the second cache, 78 to 75); products of Winograd's algorithm no difference.
+
+    Lines that are apart are new to the tiles of the first rows. So those of all rows fetch the next line between them:
+    3x3 with a stride of 3 from 16 maps to 32 70 to 77 %, with AVX2 66 to 72; 2x2 with a stride of 2 from 64 to 128 with
+    AVX2 59 to 67.
     """
-    if tile.rows < FETCHING_ROWS or not tile.column_step:
-        return False
+    if not tile.column_step:
+        return tile
     shifted = tile.column_step == 1 and tile.run_step == tile.units
     vectors = (tile.columns / tile.units + tile.run - 1) / tile.run if shifted else tile.columns / tile.units
-    return one_run or tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
+    far = tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
+    # Of the vectors that a run reads for its columns, those that it does not read for the next ones too.
+    fresh = -(-tile.columns * min(tile.column_step, tile.run) // tile.units)
+    line_fetches = -(-fresh // -(-rows // tile.rows)) if apart and tile.run_step else 0
+    return replace(tile, fetches=tile.rows >= FETCHING_ROWS and (one_run or far), line_fetches=line_fetches)
 
 
 def _largest_divisor(number: int, most: int) -> int:

@@ -158,7 +158,7 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, scr
                 v_at = p * plane * tile.units + t
                 for k in range(0, tiling.maps, tile.run):
                     u_tap, v_tap = u_at + k * lanes, v_at + k * step
-                    total = tile_fma(tile, total, u, u_tap, memory, v_tap, 1, step)
+                    total = tile_fma(tile, total, u, u_tap, memory, v_tap, 1, step, 0)
                 tile_store(total, memory, (products + p * product_plane) * tile.units + t, step, 1, 0)
         for r in range(min(tile.rows, tiling.rows - row)):
             offset = full(memory, bias[row + r])
