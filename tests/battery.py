@@ -6,6 +6,7 @@ Cases are few on purpose: each tile, epilogue and dtype is a kernel that takes a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, cast
@@ -185,11 +186,13 @@ def by_differences(stack: Stack, x: Array, dout: Array) -> Passes:
 
 
 def relative_error(actual: Array, expected: Array) -> float:
-    """Largest difference as a fraction of the largest entry; 0 where all is 0, NaN where an entry is NaN."""
+    """Largest difference as a fraction of the largest entry; 0 where all is 0, infinity where an entry is NaN, which
+    `max` would pass over."""
     assert actual.shape == expected.shape
     scale = float(np.abs(expected).max())
     difference = float(np.abs(actual - expected).max())
-    return difference / scale if difference else 0.0
+    error = difference / scale if difference else 0.0
+    return math.inf if math.isnan(error) else error
 
 
 def errors(actual: Passes, expected: Passes) -> dict[str, float]:

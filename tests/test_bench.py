@@ -306,6 +306,7 @@ def test_a_turn_is_held_against_the_peak_of_its_own_time(monkeypatch: pytest.Mon
         peaks.append(100.0 + 10 * len(peaks))
         return peaks[-1]
 
+    site = convolutions.bound_site
     monkeypatch.setattr(convolutions, "Program", list)
     monkeypatch.setattr(convolutions, "peak_gflops", peak)
     monkeypatch.setattr(convolutions, "least_seconds", lambda *_: 1e-9 * case.operations / ((peaks[-1] + 5) / 2))
@@ -313,6 +314,14 @@ def test_a_turn_is_held_against_the_peak_of_its_own_time(monkeypatch: pytest.Mon
     assert len(peaks) == 1 + len(PASSES) * convolutions.TURNS
     assert [round(rate.share, 9) for rate in found.passes.values()] == [0.5] * 3
     assert found.peak == found.attainable == np.median(peaks)
+
+    large = convolutions.Case(1, 1, 8, 1, 256, 0, 16)
+    monkeypatch.setattr(convolutions, "least_seconds", lambda *_: 1e-9 * large.operations / 20)
+    monkeypatch.setattr(convolutions, "bound_site", lambda case, setting, small=case: site(small, setting))
+    limited = convolutions.measure(large, "auto", 50e9, 1e-9)
+    memory = convolutions.attainable_gflops(large.operations, large.data_bytes, math.inf, 50e9, get_threads())
+    assert limited.attainable == memory < 50 < limited.peak
+    assert [rate.share for rate in limited.passes.values()] == [20 / memory] * 3
 
 
 def test_every_pass_of_a_convolution_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -117,10 +118,11 @@ def numeric_gradient(cost: Callable[[], float], x: Array) -> Array:
 
 
 def relative_error(actual: Array, expected: Array) -> float:
-    """Largest difference as a fraction of the largest entry; 0 where all is 0."""
+    """Largest difference as a fraction of the largest entry; 0 where all is 0, infinity where an entry is NaN."""
     assert actual.shape == expected.shape
-    scale = max(np.abs(actual).max(), np.abs(expected).max())
-    return float(np.abs(actual - expected).max() / scale) if scale else 0.0
+    scale = np.maximum(np.abs(actual).max(), np.abs(expected).max())
+    error = float(np.abs(actual - expected).max() / scale) if scale else 0.0
+    return math.inf if math.isnan(error) else error
 
 
 def layer_errors(layer: Layer, shape: Shape, samples: int) -> dict[str, float]:

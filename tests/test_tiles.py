@@ -434,13 +434,14 @@ def test_a_tile_fetches_what_the_next_columns_read_and_it_has_not(tile: TileShap
 def test_tiles_that_read_much_with_many_rows_fetch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
 
-    def fetches(rows: int, taps: int, run: int = 3, column_step: int = 1, run_step: int = 1) -> bool:
-        return choose_tile.__wrapped__(rows, 16, taps, None, run, column_step, run_step).fetches
+    def fetches(rows: int, taps: int, run: int = 3, column_step: int = 1, run_step: int = 1, size: int = 512) -> bool:
+        return choose_tile.__wrapped__(rows, 16, taps, None, run, column_step, run_step, line_vectors=size).fetches
 
     # 3x3 from 64 maps, from 16, to 3.
     assert fetches(64, 576) and not fetches(16, 144) and not fetches(3, 576)
     # 1x1, a strided gradient's two taps of 64 maps, dense.
     assert fetches(32, 32, 32, 1, 0) and not fetches(32, 128, 64, 1, 0) and not fetches(64, 600, 600, 0, 1)
+    assert not fetches(64, 16, 16, 1, 0, size=0)
 
 
 def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,7 +454,24 @@ def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pyt
             wanted = tile.columns * (1 if halves else run) / tile.units
             assert fetched - -(-rows // tile.rows) < wanted <= fetched
             assert choose_tile.__wrapped__(*sizes, halves=halves).line_fetches == 0
-    assert choose_tile.__wrapped__(32, 16, 60, None, 60, 1, 0, apart=True).line_fetches == 0  # steps are not known
+    # Steps are not known, or there are gaps between what columns read.
+    assert choose_tile.__wrapped__(32, 16, 60, None, 60, 1, 0, apart=True).line_fetches == 0
+    assert choose_tile.__wrapped__(32, 16, 60, None, 2, 3, 1, apart=True).line_fetches == 0
+
+
+def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tiles of forward passes show that choose by it."""
+    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
+
+    def tile(kernel: int, stride: int, maps: int = 16) -> TileShape:
+        layer = Conv2d(filters=32, kernel=(kernel, kernel), stride=(stride, stride), algorithm="direct")
+        bound = Network([layer], (maps, 16, 16), np.dtype(np.float32), 0).bind(16)
+        (found,) = [call.arguments[0] for call in bound.forward if call.kernel is contract]
+        return found
+
+    assert tile(2, 2).line_fetches == tile(3, 3).line_fetches == 2 and tile(3, 2).line_fetches == 0
+    assert tile(2, 2).rows > 8 and tile(1, 1).fetches and not tile(2, 2, 3).fetches
 
 
 def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:

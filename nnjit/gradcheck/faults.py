@@ -73,10 +73,10 @@ def shifted_border(probe: Probe) -> bool:
 
     def shift(call: Call) -> Call | None:
         if call.kernel in (contract_lanes, contract_transposed):
-            tile, bias_tile, extent, cut, d, x, starts, *others = call.arguments
+            tile, sums, extent, cut, d, x, starts, *others = call.arguments
             moved = starts + np.tile([d.column, 0], len(starts) // 2)
             narrower = extent._replace(columns=extent.columns - 1)
-            return call._replace(arguments=(tile, bias_tile, narrower, cut, d, x, moved, *others))
+            return call._replace(arguments=(tile, sums, narrower, cut, d, x, moved, *others))
         for number, argument in enumerate(call.arguments):
             if isinstance(argument, Window):
                 wrong = argument._replace(left=argument.left - 1)

@@ -33,7 +33,7 @@ from nnjit.kernels.transposition import tile_across
 
 
 def transposed_places(tile: TileShape, rows: int, taps: int, lanes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the lanes of `contract_transposed`'s parts go, in a matrix (rows, taps), and those of its bias_parts, in
+    """Where the lanes of `contract_transposed`'s parts go, in a matrix (rows, taps), and those of its row_parts, in
     (rows,): (vectors, L) each.
 
     -1 for those that an earlier lane has too, since groups, panels and tiles that would pass the end start earlier.
@@ -52,7 +52,7 @@ def contract_transposed(
     """parts[p, r, k] = sum over the lines of part p, columns and samples of d[n, r, i, j] * x[n, i, j, x_taps[k]]
     row_parts[p, r] = that sum of d[n, r, i, j]  tap_parts[p, k] = that sum of x[n, i, j, x_taps[k]]
 
-    d View (N, R, I, J), R at least L  x View (N, K, I, J), of which sums of taps alone use row and column
+    d View (N, R, I, J), R at least L  x View (N, K, I, J), its columns side by side if there are sums of taps
     x_taps (K,), in scalars: within a run of the tile each is L more than the last
     starts (2 * N * I,): where line i of block n starts in d, and where in x
     parts (parts, panels * tap tiles * tile.rows * tile.columns, L), tile by tile, fully overwritten
@@ -108,8 +108,8 @@ def contract_transposed(
             next_row = min(next_column * width, extent.rows - panel_rows)
             first_ahead = next_row + number % tap_tiles * panel_rows // tap_tiles
             last_ahead = next_row + (number % tap_tiles + 1) * panel_rows // tap_tiles
-            next_tap = min((number + 1) % tap_tiles * tile.rows, len(x_taps) - tile.rows)
-            taps_start = start if (number + 1) % tap_tiles else stop
+            next_tile, taps_start = (number + 1, start) if number + 1 < last_tile else (first_tile, stop)
+            next_tap = min(next_tile % tap_tiles * tile.rows, len(x_taps) - tile.rows)
             total = tile_zeros(tile, panel)
             at = 0
             for line in range(start, stop):

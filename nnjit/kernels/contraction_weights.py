@@ -137,7 +137,8 @@ def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_t
 
 @register_jitable
 def line_sums(tile, half, columns, d, row, starts, side, first_line, last_line):
-    """The sums over some lines of as many rows of d as the tile has; line l of d starts at starts[2 * l + side].
+    """The sums over some lines of as many rows of d as the tile has; line l of d starts at starts[2 * l + side], its
+    columns side by side.
 
     Two sums for each row run side by side, since each addition waits for the one before it.
     """

@@ -265,7 +265,8 @@ def entry(table, index):
 
 
 def fetch(builder, pointer, write=0, locality=3):
-    """Have the cache line at a pointer brought near; 3: into the first cache, 2: into the second."""
+    """Have the cache line at a pointer brought near, to be overwritten if `write` is 1; locality 3: into the first
+    cache, 2: into the second."""
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     function_type = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
     function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")

@@ -77,10 +77,10 @@ def choose_tile(
     `column_step`, 0, each column needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s with one,
     at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where not all
     columns use all. `halves` says that a tile's columns may be halves of vectors, if the CPU's registers hold few. All
-    columns together read `line_vectors` vectors, as do the tiles of the next rows after them; no other line reads those
-    if lines are `apart`.
+    columns of an image's line together read `line_vectors` vectors, as do the tiles of the next rows after them; no
+    other line reads those if lines are `apart`.
     """
-    one_run = run == taps
+    one_run = line_vectors > 0 and run == taps
     most = max((last - first for first, last in used), default=0)
     shifted = column_step == run_step == 1
     run = _largest_divisor(run, LONGEST_RUN if column_step and run_step else LONGEST_FAR_RUN)
@@ -134,9 +134,10 @@ def _fetching(tile: TileShape, rows: int, taps: int, one_run: bool, apart: bool)
     shifted = tile.column_step == 1 and tile.run_step == tile.units
     vectors = (tile.columns / tile.units + tile.run - 1) / tile.run if shifted else tile.columns / tile.units
     far = tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
-    # Of the vectors that a run reads for its columns, those that it does not read for the next ones too.
-    fresh = -(-tile.columns * min(tile.column_step, tile.run) // tile.units)
-    line_fetches = -(-fresh // -(-rows // tile.rows)) if apart and tile.run_step else 0
+    # The vectors that a run reads for its columns and not for the next ones, if there are none between them.
+    fresh = -(-tile.columns * tile.column_step // tile.units)
+    contiguous = tile.run_step > 0 and tile.run >= tile.column_step
+    line_fetches = -(-fresh // -(-rows // tile.rows)) if apart and contiguous else 0
     return replace(tile, fetches=tile.rows >= FETCHING_ROWS and (one_run or far), line_fetches=line_fetches)
 
 

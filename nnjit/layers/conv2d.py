@@ -39,6 +39,7 @@ class Conv2d(Layer):
         Example({"filters": 20, "kernel": 3, "padding": "full", "bias": False}, (20, 4, 8)),
         Example({"filters": 16, "kernel": 2, "stride": 2}, (6, 4, 6)),
         Example({"filters": 16, "kernel": 1, "bias": False}, (24, 3, 5)),
+        Example({"filters": 40, "kernel": 1, "stride": [2, 1]}, (16, 3, 5)),
     )
     applies_activation = True
     applies_derivative = True
