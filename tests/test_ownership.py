@@ -43,7 +43,7 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "winograd 3x3": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), Relu()], (17, 11, 12)),
     "winograd 5x5": ([Conv2d(filters=19, kernel=(5, 5), padding="same"), Relu()], (17, 11, 12)),
     "filters in the lanes": ([Conv2d(filters=23, kernel=(2, 2), stride=(2, 2)), Relu()], (17, 8, 10)),
-    "channels in the lanes": ([Conv2d(filters=80, kernel=(1, 1), stride=(2, 1)), Relu()], (39, 4, 5)),
+    "channels in the lanes": ([Conv2d(filters=120, kernel=(1, 1), stride=(2, 1)), Relu()], (87, 3, 4)),
 }
 
 
@@ -99,7 +99,11 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
     bound.x.write(rng.normal(size=(11, *shape)))
     assert overlapping([*bound.forward, *bound.backward]) == []
     transposing = [call for call in bound.backward if call.kernel.__name__ == "contract_transposed"]
-    assert [call.arguments[-2].size > 0 for call in transposing] == [name.startswith("channels")] * len(transposing)
+    for call in transposing:
+        tile, tap_parts = call.arguments[0], call.arguments[-2]
+        assert (tap_parts.size > 0) == name.startswith("channels")
+        # Tasks of other panels leave sums of taps alone.
+        assert tap_parts.size == 0 or tile.columns * lanes(np.float64) < 87
     kernels = [call.kernel.__name__ for call in (*bound.forward, *bound.backward)]
     assert [kernels.count(kernel) for kernel in ("winograd", "winograd_weights", "contract_transposed")] == (
         [2, 1, 0] if "winograd" in name else [0, 0, 1] if name.endswith("in the lanes") else [0, 0, 0]
