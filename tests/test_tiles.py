@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import gcd
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
-from battery import DTYPES, Stack, compiled_only
-from hypothesis import given
-from hypothesis import strategies as st
-from llvmlite import ir
+from battery import DTYPES, compiled_only
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from nnjit import convolution, weight_gradients
-from nnjit.kernels import tuning
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
@@ -29,7 +24,6 @@ from nnjit.kernels.sums import SUMS_VECTORS, add_parts
 from nnjit.kernels.tiles import (
     SAMPLES,
     TileShape,
-    fresh_steps,
     tile_add,
     tile_add_to,
     tile_fma,
@@ -39,23 +33,7 @@ from nnjit.kernels.tiles import (
     tile_sum,
     tile_zeros,
 )
-from nnjit.kernels.tuning import (
-    choose_chunks,
-    choose_cut,
-    choose_groups_cut,
-    choose_lanes,
-    choose_lanes_tile,
-    choose_tile,
-    choose_transposed_cut,
-    choose_transposed_tile,
-    vector_registers,
-)
 from nnjit.kernels.winograd_transforms import F43, F45
-from nnjit.layers.activations import Relu, Tanh
-from nnjit.layers.conv2d import Conv2d
-from nnjit.layers.dense import Dense
-from nnjit.layers.flatten import Flatten
-from nnjit.network import Network
 
 Array = NDArray[Any]
 
@@ -358,251 +336,3 @@ def test_each_shape_is_a_type_of_its_own() -> None:
     assert len({typeof(TileShape(*steps)) for steps in np.ndindex((2,) * 10)}) == 1024
     assert typeof(F43) != typeof(F45)
     assert len({typeof(Epilogue(name, backward)) for name in ("", "relu") for backward in (False, True)}) == 4
-
-
-# The choice of a tile
-
-
-@pytest.mark.parametrize("registers", [4, 8, 32])
-@given(
-    rows=st.integers(1, 200),
-    columns=st.integers(1, 200),
-    taps=st.integers(1, 1000),
-    group_rows=st.sampled_from([None, 8, 16]),
-    run=st.integers(1, 9),
-    steps=st.tuples(st.integers(0, 3), st.integers(0, 1)),
-)
-def test_a_chosen_tile_fits(
-    registers: int,
-    rows: int,
-    columns: int,
-    taps: int,
-    group_rows: int | None,
-    run: int,
-    steps: tuple[int, int],
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "vector_registers", lambda: registers)
-        tile = choose_tile.__wrapped__(rows, columns, taps, group_rows, run, *steps)
-        lanes_tile = choose_lanes_tile.__wrapped__(rows, run * taps, run)
-        turned = choose_transposed_tile.__wrapped__(run * taps, columns, run)
-    assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns
-    assert group_rows is None or group_rows % tile.rows == 0
-    assert run % tile.run == 0 and (tile.column_step, tile.run_step) == steps
-    # With fewer registers than 8 vectors any tile of use spills.
-    assert tile.rows * tile.columns <= max(registers, 8) - 2
-    assert 1 <= lanes_tile.rows <= rows and 1 <= lanes_tile.columns <= run * taps
-    assert lanes_tile.halved == (registers < 32) and run % lanes_tile.run == lanes_tile.columns % lanes_tile.run == 0
-    assert 1 <= turned.rows <= run * taps and 1 <= turned.columns <= columns
-    assert run % turned.run == turned.rows % turned.run == 0
-    assert (turned.rows + 1) * turned.columns < max(registers, 8)
-    registers *= 1 + lanes_tile.halved
-    assert (lanes_tile.rows + 1) * lanes_tile.columns < registers
-
-
-@given(rows=st.integers(1, 200), columns=st.integers(1, 200), run=st.integers(1, 9), run_step=st.integers(0, 1))
-def test_halves_of_vectors_are_columns_only_where_registers_are_few(
-    rows: int, columns: int, run: int, run_step: int
-) -> None:
-    for registers in (4, 8, 32):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-            tile = choose_tile.__wrapped__(rows, columns, 7 * run, None, run, 1, run_step, halves=True)
-        assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns * tile.units and run % tile.run == 0
-        assert tile.run_step == run_step * tile.units
-        if registers == 8:
-            assert (tile.rows + 1) * tile.columns * (2 // tile.units) < 16
-        else:
-            assert not tile.halved
-
-
-@pytest.mark.parametrize(
-    ("tile", "steps"),
-    [
-        (TileShape(8, 4, 1, 1, run=3), [6, 7, 8, 9]),  # vectors 4 and 5 are its own
-        (TileShape(8, 2, 1, 2, run=3), [5, 6, 7, 8]),
-        (TileShape(8, 2, 1, 3, run=2), [6, 7, 9, 10]),
-        (TileShape(8, 3, 1, 1, run=1), [3, 4, 5]),
-        (TileShape(8, 4, 1, 1, run=1, halved=True), [4, 6]),
-    ],
-    ids=str,
-)
-def test_a_tile_fetches_what_the_next_columns_read_and_it_has_not(tile: TileShape, steps: list[int]) -> None:
-    assert [step.constant for step in fresh_steps(None, tile, ir.Constant(ir.IntType(64), 99))] == steps
-
-
-def test_tiles_that_read_much_with_many_rows_fetch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
-
-    def fetches(rows: int, taps: int, run: int = 3, column_step: int = 1, run_step: int = 1, size: int = 512) -> bool:
-        return choose_tile.__wrapped__(rows, 16, taps, None, run, column_step, run_step, line_vectors=size).fetches
-
-    # 3x3 from 64 maps, from 16, to 3.
-    assert fetches(64, 576) and not fetches(16, 144) and not fetches(3, 576)
-    # 1x1, a strided gradient's two taps of 64 maps, dense.
-    assert fetches(32, 32, 32, 1, 0) and not fetches(32, 128, 64, 1, 0) and not fetches(64, 600, 600, 0, 1)
-    assert not fetches(64, 16, 16, 1, 0, size=0)
-
-
-def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registers in (8, 32):
-        monkeypatch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-        for rows, run, halves in ((32, 3, False), (5, 4, False), (64, 2, True)):
-            sizes = (rows, 16, 20 * run, None, run, 1 if halves else run, 1)
-            tile = choose_tile.__wrapped__(*sizes, halves=halves, apart=True)
-            fetched = tile.line_fetches * -(-rows // tile.rows)
-            wanted = tile.columns * (1 if halves else run) / tile.units
-            assert fetched - -(-rows // tile.rows) < wanted <= fetched
-            assert choose_tile.__wrapped__(*sizes, halves=halves).line_fetches == 0
-    # Steps are not known, or there are gaps between what columns read.
-    assert choose_tile.__wrapped__(32, 16, 60, None, 60, 1, 0, apart=True).line_fetches == 0
-    assert choose_tile.__wrapped__(32, 16, 60, None, 2, 3, 1, apart=True).line_fetches == 0
-
-
-def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As tiles of forward passes show that choose by it."""
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
-    monkeypatch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
-
-    def tile(kernel: int, stride: int, maps: int = 16) -> TileShape:
-        layer = Conv2d(filters=32, kernel=(kernel, kernel), stride=(stride, stride), algorithm="direct")
-        bound = Network([layer], (maps, 16, 16), np.dtype(np.float32), 0).bind(16)
-        (found,) = [call.arguments[0] for call in bound.forward if call.kernel is contract]
-        return found
-
-    assert tile(2, 2).line_fetches == tile(3, 3).line_fetches == 2 and tile(3, 2).line_fetches == 0
-    assert tile(2, 2).rows > 8 and tile(1, 1).fetches and not tile(2, 2, 3).fetches
-
-
-def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2x2 with a stride of 2, from 16 maps to 32."""
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
-    near, far = (choose_tile.__wrapped__(32, 8, 64, None, 2, 2, 1, line_vectors=size) for size in (100, 512))
-    assert near.rows < far.rows
-
-
-def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two multiply-adds a cycle, each ready after four, keep eight sums busy."""
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
-    tile = choose_tile.__wrapped__(64, 56, 500)
-    assert tile.rows * tile.columns >= 8
-
-
-def test_maps_are_in_the_lanes_where_they_fill_them_and_taps_are_worth_it() -> None:
-    def chosen(filters: int, channels: int, area: int = 1, samples: int = 64, shared: bool = True) -> str:
-        return choose_lanes(filters, channels, area, samples, 16, shared)
-
-    assert chosen(15, 100, 9) == chosen(15, 100, 9, shared=False) == "samples"
-    assert (
-        chosen(32, 16, 9) == "filters" and chosen(32, 3, 9) == "samples" and chosen(32, 8, 4, shared=False) == "filters"
-    )
-    # 40 maps in three groups; lanes without samples are left out.
-    assert chosen(40, 50, 9) == "samples" and chosen(40, 50, 9, samples=10) == "filters"
-    # The fewer maps are transposed, if the taps of the others read the same positions.
-    assert chosen(64, 32, shared=False) == "channels" and chosen(32, 64, shared=False) == "filters"
-    assert chosen(64, 32, 9) == "filters" and chosen(64, 20, shared=False) == "filters"
-
-
-def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
-    assert choose_transposed_cut(128, 8, 600)[:2] == (8, 2)
-    assert choose_transposed_cut(128, 30, 600)[:2] == (8, 1)
-    assert choose_transposed_cut(7, 8, 600).parts == choose_transposed_cut(128, 8, 9_000_000).parts == 1
-    lenet5 = choose_cut(4 * 28, 28, 200, 600, 5, 1)
-    assert (lenet5.parts, lenet5.lines) == (8, 3)
-    assert choose_cut(1, 63, 200, 600, 5, 1).parts == 1
-    assert choose_cut(10_000, 28, 200, 9_000_000, 5, 1).parts == 1
-    assert choose_cut(10_000, 28, 1_000_000, 600, 5, 1).lines == 1
-    assert choose_groups_cut(64, 600).parts == 4
-    assert choose_groups_cut(64, 1_000_000).parts == 2
-    assert choose_groups_cut(64, 20_000_000).parts == 1
-
-
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("algorithm", ["auto", "direct"])
-def test_no_cpu_cuts_a_sum_differently(kernel: int, algorithm: Literal["auto", "direct"]) -> None:
-    """The parts and pieces of a sum belong to its order; padding, which tiles decide about, does not count."""
-    for filters, maps in [(16, 128), (32, 64), (64, 32), (128, 16), (272, 202), (33, 50)]:
-        found = set()
-        for registers in (4, 8, 32):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-                patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
-                patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
-                layer = Conv2d(filters=filters, kernel=(kernel, kernel), algorithm=algorithm)
-                network = Network([layer], (maps, 12, 12), np.dtype(np.float32), 0)
-                calls = network.bind(32).sites[0].backward_parameters
-            found |= {argument for call in calls for argument in call.arguments if isinstance(argument, Cut)}
-        assert len({(cut.parts, cut.lines) for cut in found}) == 1
-
-
-def test_a_piece_of_a_sum_is_shorter_where_each_position_reads_more() -> None:
-    def lines(kernel: int, stride: int) -> int:
-        return choose_cut(512, 4, 200, 600, kernel, stride).lines
-
-    assert lines(3, 1) > lines(3, 2) > lines(3, 3)
-    assert lines(3, 1) > lines(1, 1) == lines(1, 3)
-
-
-def test_registers_are_known_for_this_cpu() -> None:
-    assert vector_registers() in (4, 8, 32)
-
-
-def test_chunks_cover_every_vector_in_the_order_of_their_place_in_a_tensor() -> None:
-    assert choose_chunks([(0, 600), (600, 601), (601, 1001)]).tolist() == [
-        [0, 256],
-        [600, 601],
-        [601, 857],
-        [256, 512],
-        [857, 1001],
-        [512, 600],
-    ]
-    assert choose_chunks([]).shape == (0, 2)
-
-
-@compiled_only("it is about compiled tiles")
-@pytest.mark.parametrize("stride", [1, 2])
-def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> None:
-    """Whole and half vectors, runs of taps, maps and features, joined lines, maps in the lanes: 3x3, then 1x1, then
-    2x2 with a stride of 2, then dense."""
-    layers = [
-        Conv2d(filters=6, kernel=(3, 3), stride=(stride, stride), padding="same"),
-        Relu(),
-        Conv2d(filters=8, kernel=(1, 1)),
-        Tanh(),
-        Conv2d(filters=16, kernel=(2, 2), stride=(2, 2)),
-        Flatten(),
-        Dense(units=6),
-    ]
-    found, turned = [], set()
-    for registers in (4, 8, 32):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-            patch.setattr(tuning, "choose_tile", choose_tile.__wrapped__)
-            patch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
-            patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
-            patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
-            stack = Stack(layers, (5, 9, 8), np.dtype(np.float32))
-        calls = (*stack.bound.forward, *stack.bound.backward)
-        assert any(call.kernel is contract and call.arguments[0].halved for call in calls) == (registers == 8)
-        tiles = [call.arguments[0] for call in stack.bound.backward if call.kernel is contract_lanes]
-        assert [tile.halved for tile in tiles] == [registers < 32] * 2
-        transposing = [call.arguments[0] for call in stack.bound.backward if call.kernel is contract_transposed]
-        assert len(transposing) == 1
-        turned |= {transposing[0]}
-        found.append(stack.run(*stack.random()).bits())
-    assert found[0] == found[1] == found[2]
-    assert len(turned) >= 2
-
-
-@pytest.mark.parametrize("padding", ["valid", "same"])
-def test_phases_over_few_blocks_and_over_all_give_the_same_bits(padding: Literal["valid", "same"]) -> None:
-    layer = Conv2d(filters=3, kernel=(3, 3), stride=(2, 2), padding=padding)
-    found = []
-    for blocks in (1, 2, 9):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(convolution, "choose_blocks", lambda block_vectors, blocks=blocks: blocks)
-            stack = Stack([layer], (2, 7, 6), np.dtype(np.float64), batch_size=21)
-        calls = [call for call in stack.bound.backward if call.kernel is contract]
-        assert len(calls) == 4 * -(-3 // blocks)
-        found.append(stack.run(*stack.random(21)).bits())
-    assert found[0] == found[1] == found[2]
