@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Border
 from nnjit.kernels.activations import Epilogue
-from nnjit.kernels.contraction import Extent, View, Weights, contract, grid, pack_rows
+from nnjit.kernels.contraction import (
+    Extent,
+    View,
+    Weights,
+    contract,
+    contract_pooled,
+    grid,
+    line_pair_vectors,
+    pack_rows,
+)
 from nnjit.kernels.program import Call
 from nnjit.kernels.tuning import (
     choose_blocks,
@@ -88,6 +97,8 @@ class Ends(NamedTuple):
     extent: Extent
     epilogue: Epilogue
     y: View
+    winners: NDArray[Any] | None = None
+    """If the result is pooled before it is stored, which entry of its window each is."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +174,7 @@ class Convolution:
         """Record the calls of all passes."""
         channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
         (down, right), (vertical, horizontal) = self.stride, self.axes
-        extent, x = site.out.extent, site.x.view
+        extent, x = self._computed(site), site.x.view
         weight = site.parameters["weight"]
         zeros = aligned_zeros((max(channels, self.filters) + site.lanes,), site.dtype)
         bias = site.parameters.get("bias", zeros)
@@ -177,15 +188,22 @@ class Convolution:
         # First what takes most of the workspace.
         if site.dout is not None:
             weights = WeightGradients(channels, self.filters, self.kernel, self.stride, self._weights_form)
-            weights.bind(site, window, work)
+            weights.bind(site, extent, window, work)
             if site.dx is not None:
                 self._bind_input(site, zeros, work)
         filters = Filters(weight, channels * area, area, rotated=False)
-        ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view)
+        ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
         if form := self._forward_form:
             site.forward += _winograd(site, form, filters, channels, window, ends, work)
         else:
             site.forward += _contraction(site, filters, self._forward_taps(x, extent), window, ends, work)
+
+    def _computed(self, site: Site) -> Extent:
+        """The sizes of what the sums are computed for: the output, or if it is pooled, what falls into a window."""
+        extent = site.out.extent
+        if site.winners is None:
+            return extent
+        return extent._replace(lines=2 * extent.lines, columns=2 * extent.columns)
 
     def _forward_taps(self, x: View, extent: Extent) -> Taps:
         """What an output sums over."""
@@ -310,7 +328,7 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
         column_step=x.column,
         run_step=passed.run_step,
         used=used,
-        halves=x.column == ends.out.column == 1,
+        halves=x.column == 1 and (ends.winners is not None or ends.out.column == 1),
         line_vectors=len(np.unique(passed.x + x.column * np.arange(extent.columns)[:, None])),
         apart=passed.apart,
     )
@@ -323,11 +341,13 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
     columns = np.array(used_by_tiles(used, tile.columns), np.int64)
     weights = Weights(packed.reshape(-1), firsts, steps, passed.group, passed.lines, columns)
     pack = (tile, extent.rows, weight, filters.row_step, passed.w, packed)
-    arguments = (tile, extent, weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
-    return [
-        Call(pack_rows, row_tiles, pack, 30 * packed.size),
-        Call(contract, row_tiles * extent.lines * extent.blocks, arguments, work),
-    ]
+    packing = Call(pack_rows, row_tiles, pack, 30 * packed.size)
+    arguments = (tile, extent, weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
+    tasks = row_tiles * extent.lines * extent.blocks
+    if ends.winners is None:
+        return [packing, Call(contract, tasks, (*arguments, ends.y), work)]
+    scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
+    return [packing, Call(contract_pooled, tasks // 2, (*arguments, ends.winners, scratch), work)]
 
 
 def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
@@ -339,7 +359,9 @@ def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends
     sizes = Extent(1, extent.rows, maps, 1)
     scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
     kernels = (form, sizes, weight, filters.row_step, filters.map_step, filters.rotated, transformed, scratch)
-    arguments = (form, tile, tiling, transformed.reshape(-1), x, ends.bias, ends.out, ends.epilogue, ends.y, scratch)
+    winners = np.zeros((0, site.lanes), np.uint8) if ends.winners is None else ends.winners
+    result = (ends.bias, ends.out, ends.epilogue, ends.y, winners)
+    arguments = (form, tile, tiling, transformed.reshape(-1), x, *result, scratch)
     return [
         Call(winograd_kernels, -(-extent.rows // site.lanes) * maps, kernels, 10 * transformed.size),
         Call(winograd, extent.blocks * tiling.groups, arguments, form.work_left(work)),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nnjit.checkpoint import write_atomically
 from nnjit.errors import DivergedError, NnjitError
-from nnjit.network import Stage
+from nnjit.stages import Stage
 from nnjit.steps import Scored, TrainingStep
 from nnjit.stopping import StopRequest
 
@@ -202,9 +202,9 @@ def _norm(numbers: NDArray[Any]) -> float:
 
 
 def _name(stage: Stage) -> str:
-    """A layer as messages write it, with the activation that it applies itself."""
-    activation = f" with {stage.activation}" if stage.activation else ""
-    return f"model[{stage.position}].{stage.layer.kind()}{activation}"
+    """A layer as messages write it, with the activation and the pooling that it applies itself."""
+    kind, *applied = stage.kinds
+    return f"model[{stage.position}].{kind}" + (f" with {' and '.join(applied)}" if applied else "")
 
 
 def _place(trainer: Trainer, step: int) -> str:

@@ -4,7 +4,6 @@ step."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,21 +14,9 @@ from nnjit.kernels.program import Call
 from nnjit.kernels.simd import lanes
 from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
+from nnjit.pooling import pairs, unpool_call, winners_for
 from nnjit.site import Site, Workspace, apply_call
-
-
-@dataclass
-class Stage:
-    """A layer with the activation that it applies itself, if one follows."""
-
-    position: int
-    """The layer's place in the config."""
-    layer: Layer
-    shape: Shape
-    """Of the input."""
-    out_shape: Shape
-    activation: str = ""
-    """The activation that the layer applies to its output; empty for none."""
+from nnjit.stages import each_alone, fuse
 
 
 class Network:
@@ -53,28 +40,12 @@ class Network:
         ]
         self.layout = Layout(parameters, dtype)
         self.weights = self.layout.draw(seed)
-        self.stages = self._fuse() if fused else self._each_alone()
+        self.stages = (fuse if fused else each_alone)(self.layers, self.shapes)
 
     @property
     def output_shape(self) -> Shape:
         """The shape of a sample's output."""
         return self.shapes[-1]
-
-    def _fuse(self) -> list[Stage]:
-        """The stack as stages: an activation joins the layer before it where that layer can apply it."""
-        stages: list[Stage] = []
-        for position, layer in enumerate(self.layers):
-            last = stages[-1] if stages else None
-            if layer.activation and last and last.layer.applies_activation and not last.activation:
-                last.activation = layer.activation
-            else:
-                shape, out_shape = self.shapes[position], self.shapes[position + 1]
-                stages.append(Stage(position, layer, shape, out_shape))
-        return stages
-
-    def _each_alone(self) -> list[Stage]:
-        shapes = zip(self.shapes, self.shapes[1:], strict=False)
-        return [Stage(k, layer, *ends) for k, (layer, ends) in enumerate(zip(self.layers, shapes, strict=True))]
 
     def bind(self, batch_size: int, *, training: bool = True, input_gradient: bool = False) -> BoundNetwork:
         """Buffers and calls for batches of up to `batch_size` samples.
@@ -110,14 +81,13 @@ class BoundNetwork:
         if training:
             gradients = self._gradient_buffers(input_gradient)
         self.dx, self.dout = gradients[0], gradients[-1]
-        self.sites = [
-            self._site(number, outputs, gradients, self.activation_before(number)) for number in range(len(stages))
-        ]
+        self.sites = [self._site(number, outputs, gradients) for number in range(len(stages))]
         # From the last layer to the first: mostly the one with the most parameters comes first, as the workspace asks.
         for stage, site in zip(reversed(stages), reversed(self.sites), strict=True):
             stage.layer.bind(site)
-        if training:
-            self._add_derivatives()
+        for number, gradient in enumerate(gradients[1:]):
+            if gradient is not None:
+                self._lead_back(number, gradient)
 
     def _allocate(self, shape: Shape, border: Border | None) -> Buffer:
         return Buffer.allocate(self.blocks, shape, self.network.dtype, border or Border())
@@ -133,7 +103,9 @@ class BoundNetwork:
         for k in range(len(stages), -1, -1):
             if k < first or (k == first and not input_gradient):
                 break
-            border = stages[k - 1].layer.gradient_border(stages[k - 1].shape) if k else None
+            border = None
+            if k and not stages[k - 1].pooling:
+                border = stages[k - 1].layer.gradient_border(stages[k - 1].shape)
             shape = stages[k - 1].out_shape if k else stages[0].shape
             after = buffers[k + 1] if k < len(stages) else None
             if after is not None and stages[k].layer.is_view and not (border and border.zeros):
@@ -151,8 +123,15 @@ class BoundNetwork:
             before -= 1
         return stages[before].activation if before >= 0 else ""
 
-    def _site(self, number: int, outputs: list[Buffer], gradients: list[Buffer | None], made_by: str) -> Site:
-        stage = self.network.stages[number]
+    def _site(self, number: int, outputs: list[Buffer], gradients: list[Buffer | None]) -> Site:
+        stage, made_by = self.network.stages[number], self.activation_before(number)
+        out, dout, winners, decisions = outputs[number + 1], gradients[number + 1], None, []
+        if stage.pooling:
+            computed = stage.layer.output_shape(stage.shape)
+            winners = winners_for(out, pairs(*computed[1:]))
+            decisions.append(winners)
+            if dout is not None:
+                dout = self._allocate(computed, stage.layer.gradient_border(stage.shape))
         names = {
             parameter.name: f"layers.{stage.position}.{parameter.name}"
             for parameter in stage.layer.parameters(stage.shape)
@@ -161,9 +140,9 @@ class BoundNetwork:
         derivative = stage.layer.applies_derivative and made_by
         return Site(
             x=outputs[number],
-            out=outputs[number + 1],
+            out=out,
             dx=gradients[number],
-            dout=gradients[number + 1],
+            dout=dout,
             batch_size=self.batch_size,
             workspace=self.workspace,
             parameters={short: stored(self.network.weights, name) for short, name in names.items()},
@@ -172,21 +151,24 @@ class BoundNetwork:
             else {short: stored(self.gradients, name) for short, name in names.items()},
             epilogue=Epilogue(stage.activation),
             dx_epilogue=Epilogue(made_by, backward=True) if derivative else Epilogue(),
+            winners=winners,
+            decisions=decisions,
         )
 
-    def _add_derivatives(self) -> None:
-        """Where nothing after a stage applies the derivative of the activation that the stage applied, let it start
-        with that."""
-        stages = self.network.stages
-        for number, (stage, site) in enumerate(zip(stages, self.sites, strict=True)):
-            if not stage.activation or site.dout is None:
-                continue
-            after = number + 1
-            while after < len(stages) and stages[after].layer.is_view:
-                after += 1
-            if after == len(stages) or not stages[after].layer.applies_derivative:
-                call = apply_call(Epilogue(stage.activation, backward=True), site.dout, site.dout, site.out)
-                site.backward_activation.append(call)
+    def _lead_back(self, number: int, gradient: Buffer) -> None:
+        """Let the backward pass of a stage start with what leads from the `gradient` of its output to its site's dout:
+        the derivative of the activation that it applied, where nothing after it does that, and the way back through
+        its pooling. An activation's derivative at the winner is that at the pooled output."""
+        stages, site = self.network.stages, self.sites[number]
+        stage, after = stages[number], number + 1
+        while after < len(stages) and stages[after].layer.is_view:
+            after += 1
+        if stage.activation and (after == len(stages) or not stages[after].layer.applies_derivative):
+            derivative = Epilogue(stage.activation, backward=True)
+            site.backward_output.append(apply_call(derivative, gradient, gradient, site.out))
+        if site.winners is not None and site.dout is not None:
+            window = pairs(*site.dout.shape[1:])
+            site.backward_output.append(unpool_call(window, gradient, site.winners, site.dout, Epilogue(), site.out))
 
     @property
     def forward(self) -> list[Call]:
@@ -199,7 +181,7 @@ class BoundNetwork:
         return [
             call
             for site in reversed(self.sites)
-            for calls in (site.backward_activation, site.backward_parameters, site.backward_input)
+            for calls in (site.backward_output, site.backward_parameters, site.backward_input)
             for call in calls
         ]
 

@@ -49,9 +49,11 @@ class Site:
     """One layer's place in a network that is bound to a batch size.
 
     A layer reads `x` and writes `out`; where `dout` is there, it writes the gradients of its parameters, and `dx` where
-    that is there. `epilogue` is the activation that follows, if the layer applies it (`Layer.applies_activation`); then
-    `dout` is the gradient before that activation. `dx_epilogue` is the backward form of the activation that made x, for
-    layers that apply it (`Layer.applies_derivative`); then `dx` is the gradient before that activation.
+    that is there. `epilogue` is the activation that follows, if the layer applies it (`Layer.applies_activation`);
+    `winners` are for the maximum of 2x2 windows that follows then, if the layer applies that
+    (`Layer.applies_pooling`): `out` is smaller than what the layer computes. `dout` is the gradient before both.
+    `dx_epilogue` is the backward form of the activation that made x, for layers that apply it
+    (`Layer.applies_derivative`); then `dx` is the gradient before that activation.
     """
 
     x: Buffer
@@ -66,9 +68,12 @@ class Site:
     """Likewise; every entry is overwritten in each backward pass."""
     epilogue: Epilogue = Epilogue()
     dx_epilogue: Epilogue = Epilogue()
+    winners: NDArray[Any] | None = None
+    """(entries of out, L): which entry of its window each is, for the layer to fill."""
     forward: list[Call] = field(default_factory=list)
-    backward_activation: list[Call] = field(default_factory=list)
-    """The derivative of `epilogue`, for the network to fill where no layer after this one applies it."""
+    backward_output: list[Call] = field(default_factory=list)
+    """From the gradient that the stages after this one leave to `dout`, for the network to fill: the derivative of
+    `epilogue` where no layer after this one applies it, and what undoes the pooling."""
     backward_parameters: list[Call] = field(default_factory=list)
     backward_input: list[Call] = field(default_factory=list)
     decisions: list[NDArray[Any]] = field(default_factory=list)

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from nnjit.config import Config
 from nnjit.layers.base import Layer, Shape
+from nnjit.stages import fuse
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,12 @@ def summarize(config: Config, shapes: Sequence[Shape]) -> Summary:
     ]
     parameters = sum(layer.parameters for layer in layers)
     size = 4 if config.train.precision == "float32" else 8
-    outputs = [after for after, owns in zip(shapes[1:], _own_memory(config.model), strict=True) if owns]
     return Summary(
         layers=layers,
         parameters=parameters,
         multiply_adds=sum(layer.multiply_adds for layer in layers),
         parameter_bytes=parameters * size * (2 + len(config.optimizer.state)),
-        activation_bytes=(math.prod(shapes[0]) + 2 * sum(map(math.prod, outputs))) * size * config.train.batch_size,
+        activation_bytes=(math.prod(shapes[0]) + _kept_entries(config.model, shapes)) * size * config.train.batch_size,
     )
 
 
@@ -87,11 +87,10 @@ def _fields(layers: Sequence[Layer], shapes: Sequence[Shape]) -> list[Shape | No
     return fields
 
 
-def _own_memory(layers: Sequence[Layer]) -> list[bool]:
-    """Whether each layer's output has memory of its own, rather than its input's: no view, no activation that the layer
-    before applies in place."""
-    before: Sequence[Layer | None] = [None, *layers[:-1]]
-    return [
-        not layer.is_view and not (layer.activation and last is not None and last.applies_activation)
-        for last, layer in zip(before, layers, strict=True)
-    ]
+def _kept_entries(layers: Sequence[Layer], shapes: Sequence[Shape]) -> int:
+    """For a sample, the entries of all outputs and gradients that have memory of their own: views and what a layer
+    applies to its output before it is stored have none, but the gradient before a pooling does."""
+    stages = fuse(layers, shapes)
+    outputs = sum(math.prod(stage.out_shape) for stage in stages if not stage.layer.is_view)
+    before_pooling = sum(math.prod(stage.layer.output_shape(stage.shape)) for stage in stages if stage.pooling)
+    return 2 * outputs + before_pooling

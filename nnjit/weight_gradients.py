@@ -54,14 +54,15 @@ class WeightGradients:
     form: Form | None
     """Of Winograd's algorithm, None for direct sums."""
 
-    def bind(self, site: Site, window: View, work: int) -> None:
-        """Record the calls; `window`: where the input lies that an output position's first tap reads."""
+    def bind(self, site: Site, summed: Extent, window: View, work: int) -> None:
+        """Record the calls; `summed`: the positions of the output that are summed over, `window`: where the input lies
+        that an output position's first tap reads."""
         if self.form:
-            self._bind_winograd(site, self.form, window, work)
+            self._bind_winograd(site, self.form, summed, window, work)
         else:
-            self._bind_direct(site, window, work)
+            self._bind_direct(site, summed, window, work)
 
-    def _bind_direct(self, site: Site, window: View, work: int) -> None:
+    def _bind_direct(self, site: Site, summed: Extent, window: View, work: int) -> None:
         """Direct sums."""
         assert site.dout is not None
         (height, width), (down, right) = self.kernel, self.stride
@@ -70,12 +71,12 @@ class WeightGradients:
         shared = height > down or width > right
         wide = choose_lanes(self.filters, self.channels, height * width, site.batch_size, site.lanes, shared)
         if wide != "samples":
-            self._bind_transposed(site, window, x_taps, wide == "channels", work)
+            self._bind_transposed(site, summed, window, x_taps, wide == "channels", work)
             return
         x_fresh = x_taps[(u >= height - down) & (v >= width - right)]
         tile = replace(choose_lanes_tile(self.filters, len(x_taps), width), column_step=window.column)
         bias_tile = TileShape(tile.rows, 1, halved=tile.halved)
-        extent, starts = _segments(site.out.extent, (site.dout.view, window), _longest_segment)
+        extent, starts = _segments(summed, (site.dout.view, window), _longest_segment)
         line = self.filters * extent.columns + self.channels * window.line
         part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
         cut = choose_cut(len(starts), extent.columns, line, part_bytes, width, right)
@@ -91,7 +92,9 @@ class WeightGradients:
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)
 
-    def _bind_transposed(self, site: Site, window: View, x_taps: NDArray[np.int64], of_input: bool, work: int) -> None:
+    def _bind_transposed(
+        self, site: Site, summed: Extent, window: View, x_taps: NDArray[np.int64], of_input: bool, work: int
+    ) -> None:
         """Likewise with maps in the lanes: filters, or channels if it is the input that is transposed."""
         assert site.dout is not None
         lanes, dout = site.lanes, site.dout.view
@@ -103,7 +106,7 @@ class WeightGradients:
         tile = replace(tile, column_step=along.column)
         taps_tile = TileShape(tile.rows, 1)
         places, row_places = transposed_places(tile, maps, len(taps), lanes)
-        extent, starts = _segments(site.out.extent._replace(rows=maps), (across, along), _short_segment)
+        extent, starts = _segments(summed._replace(rows=maps), (across, along), _short_segment)
         part_bytes = groups * lanes * len(taps) * site.dtype.itemsize
         cut = choose_transposed_cut(len(starts), extent.columns, part_bytes)
         cut = cut._replace(shares=min(cut.shares, len(places) // (tile.rows * tile.columns)))
@@ -120,16 +123,16 @@ class WeightGradients:
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)
 
-    def _bind_winograd(self, site: Site, form: Form, window: View, work: int) -> None:
+    def _bind_winograd(self, site: Site, form: Form, summed: Extent, window: View, work: int) -> None:
         """Likewise by Winograd's algorithm."""
         assert site.dout is not None
-        channels, extent = self.channels, site.out.extent
+        channels = self.channels
         lanes, groups = site.lanes, -(-self.filters // site.lanes)
-        tiling = choose_weights_tiling(choose_tiling(form, extent, channels))
+        tiling = choose_weights_tiling(choose_tiling(form, summed, channels))
         tile = choose_transposed_tile(channels, groups, 1)
         places, bias_places = transposed_places(tile, self.filters, channels, lanes)
         part_bytes = form.entries * groups * lanes * channels * site.dtype.itemsize
-        cut = choose_groups_cut(extent.blocks * tiling.groups, part_bytes)
+        cut = choose_groups_cut(summed.blocks * tiling.groups, part_bytes)
         cut = cut._replace(shares=min(cut.shares, -(-channels // tile.rows)))
         parts, bias_parts = self._parts(site, cut, form.entries, places, bias_places)
         rows = len(bias_places) * lanes

@@ -28,8 +28,8 @@ LEVELS = [
     ["component", "reference", "stopping"],
     ["initializers"],
     # A layer is bound to buffers through its site.
-    ["layers", "buffers", "convolution", "parameters", "site", "weight_gradients"],
-    ["losses", "metrics", "optimizers"],
+    ["layers", "buffers", "convolution", "parameters", "pooling", "site", "weight_gradients"],
+    ["losses", "metrics", "optimizers", "stages"],
     ["data.section"],
     ["config"],
     ["data"],

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from nnjit.bench.timing import median_seconds, run_times
 from nnjit.bench.workload import Workload
-from nnjit.network import Stage
 from nnjit.site import Site
+from nnjit.stages import Stage
 
 Pass: TypeAlias = Literal["forward", "gradient_to_input", "gradient_to_weights"]
 PASSES: tuple[Pass, ...] = ("forward", "gradient_to_input", "gradient_to_weights")
@@ -36,7 +36,8 @@ class PassTime:
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """A layer with the activation that it applies itself."""
+    """A layer with the activation and the pooling that it applies itself; the way back through that pooling is another
+    one's."""
 
     position: int
     """In the config."""
@@ -65,7 +66,8 @@ class _Part(NamedTuple):
     """Whose calls a range of the program is: a pass of the layer on site `number`, or one of the rest."""
 
     number: int | None
-    what: Pass | Rest
+    what: Pass | Literal["pooling"] | Rest
+    """Pooling: the way back through the one that the layer applied, on its way to both gradients."""
 
 
 def profile(workload: Workload, seconds: float) -> Profile:
@@ -82,8 +84,11 @@ def profile(workload: Workload, seconds: float) -> Profile:
                 work += multiply_adds
                 rate = 2e-9 * multiply_adds / times[part] if multiply_adds and times[part] else None
                 passes[name] = PassTime(times[part], rate, times[part] / step_seconds)
-        kind = "+".join(filter(None, (stage.layer.kind(), stage.activation)))
-        layers.append(LayerTimes(stage.position, kind, stage.out_shape, passes))
+        layers.append(LayerTimes(stage.position, "+".join(stage.kinds), stage.out_shape, passes))
+        if stage.pooling:
+            seconds = times.get(_Part(number, "pooling"), 0.0)
+            back: dict[Pass, PassTime] = {"gradient_to_input": PassTime(seconds, None, seconds / step_seconds)}
+            layers.append(LayerTimes(stage.last, stage.pooling, stage.out_shape, back))
     rest = {name: times.get(_Part(None, name), 0.0) for name in REST}
     return Profile(step_seconds, 2e-9 * work / step_seconds, layers, rest)
 
@@ -128,10 +133,11 @@ def _owners(workload: Workload) -> list[_Part]:
     step = workload.step
     owner: dict[int, _Part] = {}
     for number, site in enumerate(step.bound.sites):
-        lists: tuple[tuple[Pass, list[Any]], ...] = (
+        lists: tuple[tuple[Pass | Literal["pooling"], list[Any]], ...] = (
             ("forward", site.forward),
             ("gradient_to_weights", site.backward_parameters),
-            ("gradient_to_input", site.backward_activation + site.backward_input),
+            ("gradient_to_input", site.backward_input),
+            ("gradient_to_input" if site.winners is None else "pooling", site.backward_output),
         )
         owner.update((id(call), _Part(number, name)) for name, calls in lists for call in calls)
     parts: list[_Part] = []

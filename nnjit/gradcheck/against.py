@@ -114,8 +114,8 @@ class Comparison:
 def against(probe: Probe, peer: Peer, title: str = "", tolerance: float | None = None) -> Comparison:
     """Compare the passes of a probe with a peer's.
 
-    A layer that applies an activation gives the output after it, under the activation's number. Where the peer lacks a
-    layer, what comes before it is compared forwards alone.
+    A layer that applies an activation or a pooling gives the output after it, under that one's number. Where the peer
+    lacks a layer, what comes before it is compared forwards alone.
     """
     network, loss = probe.network, probe.loss
     probe.backward()
@@ -123,8 +123,7 @@ def against(probe: Probe, peer: Peer, title: str = "", tolerance: float | None =
     x, parameters = bound.x.read(probe.samples), network.layout.unpack(network.weights)
     comparison = Comparison(title, peer.name, tolerance or TOLERANCES[np.dtype(network.dtype).name])
     known = next((k for k, layer in enumerate(network.layers) if layer.kind() not in peer.layers), len(network.layers))
-    starts = [stage.position for stage in network.stages[1:]] + [len(network.layers)]
-    lasts = [(start - 1, site.out) for start, site in zip(starts, bound.sites, strict=True)]
+    lasts = [(stage.last, site.out) for stage, site in zip(network.stages, bound.sites, strict=True)]
     complete = known == len(network.layers) and loss.kind() in peer.losses
     if complete:
         result = peer.run(network.layers, loss, parameters, x, _target(probe))

@@ -179,7 +179,8 @@ def check(
 def analytic_gradients(probe: Probe, positions: set[int] | None) -> list[Gradient]:
     """The gradients of the tensors of the layers at `positions`, of all if None.
 
-    An activation that the layer before it applies has no tensors of its own: that layer's gradients pass through it.
+    An activation or a pooling that a layer before it applies has no tensors of its own: that layer's gradients pass
+    through it.
     """
     twin = probe.twin()
     rounding = measure(probe, twin)

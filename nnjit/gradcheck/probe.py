@@ -131,8 +131,8 @@ class Probe:
         return blocks.transpose(0, 2, 1).reshape(self.bound.blocks * lanes, -1)[: self.samples].copy()
 
     def tensors(self) -> list[Tensor]:
-        """The input of every layer (with an activation that it applies) and its parameters, in the order of the
-        layers."""
+        """The input of every layer (with the activation and pooling that it applies) and its parameters, in the order
+        of the layers."""
         found = []
         layout, bound = self.network.layout, self.bound
         assert bound.gradients is not None

@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import entry, load, store
+from nnjit.kernels.maxima import best_of_four
+from nnjit.kernels.simd import entry, load, store, store_integers
 from nnjit.kernels.tiles import (
     tile_finish,
     tile_fma,
@@ -85,29 +87,14 @@ def grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
     return [grid.reshape(-1) for grid in grids]
 
 
-@kernel
-def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
-    """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
-
-    w Weights (R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
-    Taps come in runs of tile.run: those of a run lie tile.run_step apart in x, or as far as the first two taps if that
-    is 0, and in w tile.tap_step scalars, or tile.rows.
-    A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead
-    and computes some entries twice; it leaves the rows of the tile before it alone, since out holds sums until a long
-    epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us), but for
-    halves. The columns of a halved tile are halves of vectors; those of x and out then lie side by side.
-    """
-    # Rows vary fastest: the tasks that follow each other read the same lines of x, which then come from a near cache.
-    row_tiles = len(w.firsts)
-    row_tile = task % row_tiles
+@register_jitable
+def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile):
+    """What a task of `contract` computes: a tile of rows of a line. Row `row` of the tile's first one lies from
+    out[out_first] on, y likewise."""
     row = min(row_tile * tile.rows, extent.rows - tile.rows)
-    line = task // row_tiles % extent.lines
-    block = task // (row_tiles * extent.lines)
     shared = row_tile * tile.rows - row
     w_first = w.firsts[row_tile]
     x_first = x.start + block * x.block + line * x.line
-    out_first = out.start + block * out.block + row * out.row + line * out.line
-    y_first = y.start + block * y.block + row * y.row + line * y.line
     units = tile.units
     run_step = (entry(x_taps, 1) - entry(x_taps, 0)) * units if tile.run > 1 else 0
     # The tiles of all rows read the same line: each fetches its share of the next one.
@@ -132,6 +119,63 @@ def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
                 at = out_first + r * out.row + j * out.column
                 value = finish(epilogue, load(out.vectors, at), y.vectors, y_first + r * y.row + j * y.column)
                 store(out.vectors, at, value)
+
+
+@kernel
+def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
+    """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
+
+    w Weights (R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
+    Taps come in runs of tile.run: those of a run lie tile.run_step apart in x, or as far as the first two taps if that
+    is 0, and in w tile.tap_step scalars, or tile.rows.
+    A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead
+    and computes some entries twice; it leaves the rows of the tile before it alone, since out holds sums until a long
+    epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us), but for
+    halves. The columns of a halved tile are halves of vectors; those of x and out then lie side by side.
+    """
+    # Rows vary fastest: the tasks that follow each other read the same lines of x, which then come from a near cache.
+    row_tiles = len(w.firsts)
+    row_tile = task % row_tiles
+    row = min(row_tile * tile.rows, extent.rows - tile.rows)
+    line = task // row_tiles % extent.lines
+    block = task // (row_tiles * extent.lines)
+    out_first = out.start + block * out.block + row * out.row + line * out.line
+    y_first = y.start + block * y.block + row * y.row + line * y.line
+    contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile)
+
+
+def line_pair_vectors(tile, extent: Extent) -> int:
+    """Vectors of scratch memory that `contract_pooled` needs for a thread."""
+    return int(tile.rows * (2 * extent.columns | 1))
+
+
+@kernel
+def contract_pooled(task, thread, tile, extent, w, x, x_taps, bias, out, epilogue, winners, scratch):
+    """out[n, r, i, j] = the largest entry at lines 2i, 2i + 1 and columns 2j, 2j + 1 of what `contract` computes for
+    `extent`, without y; winners: which of the four it was, as `pooling.max_pool_forward` counts them
+
+    w Weights (R, K)  x View (N, -, 2*I, 2*J)  x_taps (K,)  bias (R,)
+    out View (N, R, I, J)  winners (N*R*I*J, L) of unsigned integers, both fully overwritten
+    scratch (threads, vectors, L): `line_pair_vectors` for the calling thread
+    A task owns a block, a tile of rows and a line of out. The lines that it pools stay in the first cache.
+    """
+    row_tiles, lines, columns = len(w.firsts), extent.lines // 2, extent.columns // 2
+    row_tile = task % row_tiles
+    row = min(row_tile * tile.rows, extent.rows - tile.rows)
+    shared = row_tile * tile.rows - row
+    line = task // row_tiles % lines
+    block = task // (row_tiles * lines)
+    near = View(scratch[thread], 0, 0, 2 * extent.columns | 1, extent.columns, 1)
+    for u in range(2):
+        at = u * near.line
+        contract_line(tile, extent, w, x, x_taps, bias, near, at, epilogue, near, at, block, 2 * line + u, row_tile)
+    for r in range(shared, tile.rows):
+        out_at = out.start + block * out.block + (row + r) * out.row + line * out.line
+        number = ((block * extent.rows + row + r) * lines + line) * columns
+        for j in range(columns):
+            best, winner = best_of_four(near.vectors, r * near.row + 2 * j, near.line, 1)
+            store(out.vectors, out_at + j * out.column, best)
+            store_integers(winners, number + j, winner)
 
 
 @kernel

@@ -8,6 +8,7 @@ from numba.extending import register_jitable
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
+from nnjit.kernels.maxima import best_of_four, larger
 from nnjit.kernels.simd import full, load, load_integers, prefetch_to_write, store, store_integers, where
 
 
@@ -34,14 +35,6 @@ def _pairs(extent, window):
     return size and step and window.top == 0 and window.left == 0 and inside
 
 
-@register_jitable
-def _larger(value, position, best, winner):
-    """The larger of best and value and the position that it has; NaN if there is one."""
-    better = value > best
-    best = where(better, value, best)
-    return where(value == value, best, value), where(better, full(best, position), winner)
-
-
 @kernel
 def max_pool_forward(task, extent, window, x, out, winners):
     """out[n, c, i, j] = max over the window at (i, j) of x[n, c]; winners: which position won, u * KW + v, the first on
@@ -63,17 +56,15 @@ def max_pool_forward(task, extent, window, x, out, winners):
             left = j * window.step_right - window.left
             v_first = max(0, -left)
             at = x_plane + (top + u_first) * x.line + (left + v_first) * x.column
-            best = load(x.vectors, at)
-            winner = full(best, u_first * window.kernel_width + v_first)
             if pairs:
-                best, winner = _larger(load(x.vectors, at + x.column), 1, best, winner)
-                best, winner = _larger(load(x.vectors, at + x.line), 2, best, winner)
-                best, winner = _larger(load(x.vectors, at + x.line + x.column), 3, best, winner)
+                best, winner = best_of_four(x.vectors, at, x.line, x.column)
             else:
+                best = load(x.vectors, at)
+                winner = full(best, u_first * window.kernel_width + v_first)
                 for u in range(u_first, min(window.kernel_height, window.height - top)):
                     for v in range(v_first, min(window.kernel_width, window.width - left)):
                         value = load(x.vectors, x_plane + (top + u) * x.line + (left + v) * x.column)
-                        best, winner = _larger(value, u * window.kernel_width + v, best, winner)
+                        best, winner = larger(value, u * window.kernel_width + v, best, winner)
             store(out.vectors, out_line + j * out.column, best)
             store_integers(winners, number + j, winner)
 

@@ -21,7 +21,8 @@ from numba.extending import register_jitable
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import full, load, load_apart, prefetch, prefetch_to_write, store, store_run
+from nnjit.kernels.maxima import best_of_four
+from nnjit.kernels.simd import full, load, load_apart, prefetch, prefetch_to_write, store, store_integers, store_run
 from nnjit.kernels.tiles import tile_fma, tile_store, tile_zeros
 from nnjit.kernels.winograd_transforms import Form, transform_input, transform_kernel, transform_output
 
@@ -125,12 +126,14 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, rotated,
 
 
 @kernel
-def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, scratch):
+def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, winners, scratch):
     """out[n, f, i, j] = epilogue(bias[f] + sum over k, a, b of g[f, k, a, b] * x[n, k, i + a, j + b], y[n, f, i, j])
 
     u (scalars,): the transformed kernels as `winograd_kernels` writes them  x View (N, K, H, W), which may be read
     where its tiles lie: as far as whole tiles reach and form.taps - 1 lines and columns further  bias (F,)
     out, y View (N, F, I, J), out fully overwritten
+    winners (0, L), or (N * F * (I // 2) * (J // 2), L) of unsigned integers: then out (N, F, I // 2, J // 2) gets the
+    largest entry of each 2x2 window, winners which of the four it was, as `pooling.max_pool_forward` counts them
     scratch (threads, vectors, L): `scratch_vectors` for the calling thread; tile.rows divides L
     A task owns a block and a group of tiles.
     """
@@ -172,6 +175,24 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, scr
                 for j in range(form.outputs):
                     at = corner + form.points * j
                     store_run(memory, at, 1, transform_output(form, memory, at, 1))
+                line = form.outputs * ((first_tile + t) // tiling.across)
+                column = form.outputs * ((first_tile + t) % tiling.across)
+                lines, columns = min(form.outputs, tiling.lines - line), min(form.outputs, tiling.columns - column)
+                if len(winners) > 0:
+                    for i in range(lines):
+                        for j in range(columns):
+                            at = corner + form.points * j + i
+                            store(memory, at, finish(epilogue, load(memory, at) + offset, memory, at))
+                    number = (block * tiling.rows + row + r) * (tiling.lines // 2) + line // 2
+                    number = number * (tiling.columns // 2) + column // 2
+                    pooled_at = out_map + line // 2 * out.line + column // 2 * out.column
+                    for i in range(lines // 2):
+                        for j in range(columns // 2):
+                            at = corner + form.points * 2 * j + 2 * i
+                            best, winner = best_of_four(memory, at, 1, form.points)
+                            store(out.vectors, pooled_at + i * out.line + j * out.column, best)
+                            store_integers(winners, number + i * (tiling.columns // 2) + j, winner)
+                    continue
                 out_at = out_map + tile_corner(form, tiling, out, first_tile + t)
                 y_at = y_map + tile_corner(form, tiling, y, first_tile + t)
                 for i in range(form.outputs):
@@ -179,10 +200,8 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, scr
                         prefetch_to_write(out.vectors, out_at + out.row + i * out.line + j * out.column)
                 if epilogue.backward:
                     prefetch_window(y, y_at + y.row, form.outputs, form.outputs)
-                line = form.outputs * ((first_tile + t) // tiling.across)
-                column = form.outputs * ((first_tile + t) % tiling.across)
-                for i in range(min(form.outputs, tiling.lines - line)):
-                    for j in range(min(form.outputs, tiling.columns - column)):
+                for i in range(lines):
+                    for j in range(columns):
                         value = load(memory, corner + form.points * j + i) + offset
                         value = finish(epilogue, value, y.vectors, y_at + i * y.line + j * y.column)
                         store(out.vectors, out_at + i * out.line + j * out.column, value)

@@ -66,10 +66,17 @@ class Layer(Component):
     """The name in `kernels.activations.FUNCTIONS` of a layer that acts on each entry on its own."""
     applies_activation: ClassVar[bool] = False
     """Whether `bind` applies the activation that follows (`Site.epilogue`)."""
+    applies_pooling: ClassVar[bool] = False
+    """Whether `bind` applies the maximum of 2x2 windows that follows (`Site.winners`)."""
     applies_derivative: ClassVar[bool] = False
     """Whether `bind` applies the derivative of the activation before it (`Site.dx_epilogue`)."""
     is_view: ClassVar[bool] = False
     """Whether the output is the input's memory under another shape."""
+
+    @property
+    def pools_pairs(self) -> bool:
+        """Whether it is the maximum of 2x2 windows side by side, which a layer before it may apply."""
+        return False
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:

@@ -42,6 +42,7 @@ class Conv2d(Layer):
         Example({"filters": 40, "kernel": 1, "stride": [2, 1]}, (16, 3, 5)),
     )
     applies_activation = True
+    applies_pooling = True
     applies_derivative = True
 
     filters: int = Field(ge=1)

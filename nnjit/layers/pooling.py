@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 from nnjit.equations import Equation, Equations
@@ -109,27 +108,19 @@ class MaxPool(Pooling):
             self.why_size(shape),
         )
 
+    @property
+    def pools_pairs(self) -> bool:
+        return self.window == (2, 2) and self.stride in (None, (2, 2)) and self.padding == (0, 0)
+
     def bind(self, site: Site) -> None:
-        import numpy as np
+        from nnjit.pooling import pool_call, unpool_call, winners_for
 
-        from nnjit.kernels.pooling import max_pool_backward, max_pool_forward
-        from nnjit.kernels.program import Call
-
-        extent, window = site.out.extent, self.sliding(site.x.shape)
-        positions = extent.blocks * extent.rows * extent.lines * extent.columns
-        winners = np.zeros((positions, site.lanes), np.min_scalar_type(math.prod(self.window) - 1))
+        window = self.sliding(site.x.shape)
+        winners = winners_for(site.out, window)
         site.decisions.append(winners)
-        work = 12 * positions * site.lanes * window.kernel_height * window.kernel_width
-        arguments = (extent, window, site.x.view, site.out.view, winners)
-        site.forward.append(Call(max_pool_forward, extent.blocks * extent.lines, arguments, work))
+        site.forward.append(pool_call(window, site.x, site.out, winners))
         if site.dx is not None and site.dout is not None:
-            # Lines as forwards, if each line of x is in one line of windows alone; else planes.
-            apart = window.step_down >= window.kernel_height
-            planes, bands = (extent.rows, extent.lines) if apart else (1, 1)
-            views = (site.dout.view, winners, site.dx.view)
-            backward = (extent, window, planes, bands, *views, site.dx_epilogue, site.out.view)
-            tasks = extent.blocks * -(-extent.rows // planes) * bands
-            site.backward_input.append(Call(max_pool_backward, tasks, backward, work))
+            site.backward_input.append(unpool_call(window, site.dout, winners, site.dx, site.dx_epilogue, site.out))
 
 
 class AveragePool(Pooling):
