@@ -16,7 +16,10 @@ from nnjit.parameters import aligned_zeros
 
 class Border(NamedTuple):
     """Zeros round each plane of an image: lines before and after, columns before and after; and vectors between
-    planes."""
+    planes.
+
+    Those after a line, or a plane, are those before the next one as well.
+    """
 
     top: int = 0
     bottom: int = 0
@@ -32,8 +35,16 @@ class Border(NamedTuple):
     def apart(self, height: int, width: int) -> Border:
         """With an odd number of vectors from plane to plane, where they would share few lines of a cache (1x1 from 64
         maps of 16x16: 66 to 73 % of the peak)."""
-        plane = (self.top + height + self.bottom) * (self.left + width + self.right)
+        plane = self.plane(height, width)
         return self._replace(between=1) if plane % 16 == 0 and plane >= 64 else self
+
+    def line(self, width: int) -> int:
+        """Vectors from one line of `width` entries to the next."""
+        return width + max(self.left, self.right)
+
+    def plane(self, height: int, width: int) -> int:
+        """Vectors from one plane to the next."""
+        return (height + max(self.top, self.bottom)) * self.line(width) + self.between
 
 
 class Buffer:
@@ -52,19 +63,17 @@ class Buffer:
     def allocate(cls, blocks: int, shape: Shape, dtype: Any, border: Border = Border()) -> Buffer:  # noqa: B008
         """A buffer of zeros."""
         width = lanes(dtype)
+        rows, height, columns = (*shape, 1, 1)[:3]
+        line, row = border.line(columns), border.plane(height, columns)
         if len(shape) == 1:
-            rows, row, columns = -(-shape[0] // width) * width, 1, 1
-        else:
-            rows = shape[0]
-            columns = border.left + shape[2] + border.right
-            row = (border.top + shape[1] + border.bottom) * columns + border.between
+            rows = -(-rows // width) * width
+        start = border.top * line + border.left
+        last = start + (rows - 1) * row + (height - 1 + border.bottom) * line + columns + border.right
         # Blocks an odd number of vectors apart: at a power of two, those of a dense layer's tile would share one line
         # of each cache.
-        block = rows * row | 1
+        block = last | 1
         vectors = aligned_zeros((blocks * block, width), dtype)
-        start = border.top * columns + border.left
-        view = View(vectors, start, block, row, columns, 1)
-        return cls(view, blocks, shape)
+        return cls(View(vectors, start, block, row, line, 1), blocks, shape)
 
     @property
     def extent(self) -> Extent:

@@ -271,10 +271,24 @@ def test_buffers_give_back_what_was_written(samples: int, shape: Any, zeros: Any
     assert_array_equal(buffer.read(samples), values)
     assert not buffer.read(24)[samples:].any()
     assert buffer.view.vectors.sum() == pytest.approx(values.sum())
-    if len(shape) == 3:
-        top, bottom, left, right, between = zeros
-        assert buffer.view.row == (top + shape[1] + bottom) * (left + shape[2] + right) + between
     assert buffer.view.vectors.ctypes.data % 64 == 0
+
+
+@given(shape=st.tuples(SIZES, SIZES, SIZES), zeros=st.tuples(*[st.integers(0, 2)] * 5))
+def test_round_every_plane_lie_zeros(shape: Any, zeros: Any) -> None:
+    top, bottom, left, right, between = zeros
+    rows, height, width = shape
+    buffer = Buffer.allocate(3, shape, np.float64, Border(*zeros))
+    buffer.write(np.ones((24, *shape)))
+    view = buffer.view
+    n, r, i, j = np.ogrid[:3, :rows, -top : height + bottom, -left : width + right]
+    places = view.start + n * view.block + r * view.row + i * view.line + j * view.column
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    assert places.min() >= 0 and places.max() < len(view.vectors)
+    assert_array_equal(view.vectors[places, 0] != 0, np.broadcast_to(inside, places.shape))
+    # Neighbours share them.
+    assert view.line == width + max(left, right)
+    assert view.row == (height + max(top, bottom)) * view.line + between
 
 
 def test_planes_that_would_share_lines_of_a_cache_lie_an_odd_number_of_vectors_apart() -> None:
