@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,17 +53,38 @@ class Buffer:
     """The values of one layer for a batch: `view` says where entry (block, row, line, column) lies.
 
     An image (C, H, W) has rows C, lines H and columns W, with a border of zeros that nothing overwrites; a vector (F,)
-    has F rows, one line and one column, and its memory is padded with rows up to a whole number of vectors.
+    has F rows, one line and one column, and its memory is padded with rows up to a whole number of vectors. If it
+    `clears`, other buffers share the memory, so that its border has to be cleared in every pass (`site.clear_call`).
     """
 
-    def __init__(self, view: View, blocks: int, shape: Shape) -> None:
+    def __init__(self, view: View, blocks: int, shape: Shape, *, clears: bool = False) -> None:
         self.view = view
         self.blocks = blocks
         self.shape = shape
+        self.clears = clears
 
     @classmethod
     def allocate(cls, blocks: int, shape: Shape, dtype: Any, border: Border = Border()) -> Buffer:  # noqa: B008
         """A buffer of zeros."""
+        plan, size = cls._plan(blocks, shape, dtype, border)
+        return cls(plan._replace(vectors=aligned_zeros((size, lanes(dtype)), dtype)), blocks, shape)
+
+    @classmethod
+    def allocate_in_turns(cls, blocks: int, spaces: Sequence[tuple[Shape, Border]], dtype: Any) -> list[Buffer]:
+        """Buffers of which only neighbours in the row are used at the same time: they share memory, which odd ones take
+        from one end and even ones from the other."""
+        plans = [cls._plan(blocks, shape, dtype, border) for shape, border in spaces]
+        sizes = [size for _, size in plans]
+        memory = aligned_zeros((max(map(sum, pairwise([0, *sizes, 0])), default=0), lanes(dtype)), dtype)
+        ends = [memory[:size] if k % 2 else memory[len(memory) - size :] for k, size in enumerate(sizes)]
+        return [
+            cls(plan._replace(vectors=vectors), blocks, shape, clears=border.zeros and len(spaces) > 2)
+            for (plan, _), vectors, (shape, border) in zip(plans, ends, spaces, strict=True)
+        ]
+
+    @staticmethod
+    def _plan(blocks: int, shape: Shape, dtype: Any, border: Border) -> tuple[View, int]:
+        """A buffer's view, but for its memory, and how many vectors that has."""
         width = lanes(dtype)
         rows, height, columns = (*shape, 1, 1)[:3]
         line, row = border.line(columns), border.plane(height, columns)
@@ -72,8 +95,7 @@ class Buffer:
         # Blocks an odd number of vectors apart: at a power of two, those of a dense layer's tile would share one line
         # of each cache.
         block = last | 1
-        vectors = aligned_zeros((blocks * block, width), dtype)
-        return cls(View(vectors, start, block, row, line, 1), blocks, shape)
+        return View(None, start, block, row, line, 1), blocks * block
 
     @property
     def extent(self) -> Extent:

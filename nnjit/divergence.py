@@ -110,6 +110,7 @@ def diagnose(trainer: Trainer, event: str, step: int, stop: StopRequest) -> Dive
 def _search(trainer: Trainer, step: int, stop: StopRequest, history: deque[Norms]) -> Trace | None:
     """The first trace in the steps from the last checkpoint up to `step` and in the validation after them; adds the
     norms of each step to `history`."""
+    trainer.keep_gradients()
     training = trainer.step
     trainer.go_back()
     found = _first_in(_parameters(training, f"{{}} in {trainer.folder.last}"))

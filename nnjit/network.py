@@ -3,7 +3,8 @@ step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from nnjit.kernels.simd import lanes
 from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
 from nnjit.pooling import pairs, unpool_call, winners_for
-from nnjit.site import Site, Workspace, apply_call
+from nnjit.site import Site, Workspace, apply_call, clear_call
 from nnjit.stages import each_alone, fuse
 
 
@@ -47,12 +48,35 @@ class Network:
         """The shape of a sample's output."""
         return self.shapes[-1]
 
-    def bind(self, batch_size: int, *, training: bool = True, input_gradient: bool = False) -> BoundNetwork:
+    def bind(
+        self,
+        batch_size: int,
+        *,
+        training: bool = True,
+        input_gradient: bool = False,
+        keep_gradients: bool = False,
+    ) -> BoundNetwork:
         """Buffers and calls for batches of up to `batch_size` samples.
 
         Without `training` there is no backward pass; `input_gradient` adds the gradient of the network's input to it.
+        The gradients of images between layers share memory during the pass, unless `keep_gradients` says that they are
+        to be read after it.
         """
-        return BoundNetwork(self, batch_size, training, input_gradient)
+        return BoundNetwork(self, batch_size, training, input_gradient, keep_gradients)
+
+
+@dataclass(frozen=True)
+class _Space:
+    """Where a gradient lies during the backward pass."""
+
+    number: int
+    """How many stages come before what it is the gradient of."""
+    shape: Shape
+    border: Border
+    is_view: bool = False
+    """Whether it is the next one's memory under another shape."""
+    before_pooling: bool = False
+    """Whether it is the gradient of what a stage computes before it pools that."""
 
 
 class BoundNetwork:
@@ -62,7 +86,9 @@ class BoundNetwork:
     layout of the weights) and, if it was asked for, `dx`.
     """
 
-    def __init__(self, network: Network, batch_size: int, training: bool, input_gradient: bool) -> None:
+    def __init__(
+        self, network: Network, batch_size: int, training: bool, input_gradient: bool, keep_gradients: bool
+    ) -> None:
         self.network = network
         self.batch_size = batch_size
         self.blocks = -(-batch_size // lanes(network.dtype))
@@ -77,11 +103,13 @@ class BoundNetwork:
             else:
                 outputs.append(self._allocate(stage.out_shape, border))
         self.x, self.out = outputs[0], outputs[-1]
-        gradients: list[Buffer | None] = [None] * len(outputs)
-        if training:
-            gradients = self._gradient_buffers(input_gradient)
+        spaces = list(self._gradient_spaces(input_gradient)) if training else []
+        gradients, computed = self._gradient_buffers(spaces, keep_gradients)
         self.dx, self.dout = gradients[0], gradients[-1]
-        self.sites = [self._site(number, outputs, gradients) for number in range(len(stages))]
+        self.sites = [
+            self._site(number, outputs[number], outputs[number + 1], gradients[number], computed[number + 1])
+            for number in range(len(stages))
+        ]
         # From the last layer to the first: mostly the one with the most parameters comes first, as the workspace asks.
         for stage, site in zip(reversed(stages), reversed(self.sites), strict=True):
             stage.layer.bind(site)
@@ -92,27 +120,47 @@ class BoundNetwork:
     def _allocate(self, shape: Shape, border: Border | None) -> Buffer:
         return Buffer.allocate(self.blocks, shape, self.network.dtype, border or Border())
 
-    def _gradient_buffers(self, input_gradient: bool) -> list[Buffer | None]:
-        """The gradient buffer of the input and of every stage's output; none before the first parameter, where it is
-        not used."""
-        stages = self.network.stages
-        buffers: list[Buffer | None] = [None] * (len(stages) + 1)
-        first = next(
-            (k for k, stage in enumerate(stages) if input_gradient or stage.layer.parameters(stage.shape)), len(stages)
-        )
-        for k in range(len(stages), -1, -1):
-            if k < first or (k == first and not input_gradient):
-                break
-            border = None
-            if k and not stages[k - 1].pooling:
-                border = stages[k - 1].layer.gradient_border(stages[k - 1].shape)
-            shape = stages[k - 1].out_shape if k else stages[0].shape
-            after = buffers[k + 1] if k < len(stages) else None
-            if after is not None and stages[k].layer.is_view and not (border and border.zeros):
-                buffers[k] = after.reshaped(shape)
+    def _gradient_spaces(self, input_gradient: bool) -> Iterator[_Space]:
+        """The gradients of a backward pass, in the order in which it fills them; none before the first parameter, where
+        they are not used."""
+        stages, last = self.network.stages, len(self.network.stages)
+        trained = (k for k, stage in enumerate(stages) if stage.layer.parameters(stage.shape))
+        first = 0 if input_gradient else next(trained, last)
+        for k in range(last, first, -1):
+            stage = stages[k - 1]
+            border = stage.layer.gradient_border(stage.shape) or Border()
+            is_view = k < last and stages[k].layer.is_view
+            if stage.pooling:
+                yield _Space(k, stage.out_shape, Border(), is_view)
+                yield _Space(k, stage.layer.output_shape(stage.shape), border, before_pooling=True)
             else:
-                buffers[k] = self._allocate(shape, border)
-        return buffers
+                yield _Space(k, stage.out_shape, border, is_view and not border.zeros)
+        if input_gradient:
+            yield _Space(0, self.network.shapes[0], Border(), bool(stages) and stages[0].layer.is_view)
+
+    def _gradient_buffers(
+        self, spaces: Sequence[_Space], apart: bool
+    ) -> tuple[list[Buffer | None], list[Buffer | None]]:
+        """The gradients of the input and of every stage's output; and the same, but of what a stage computes before it
+        pools that.
+
+        Unless they are kept `apart`, images share memory.
+        """
+        gradients: list[Buffer | None] = [None] * (len(self.network.stages) + 1)
+        computed = list(gradients)
+        in_turns = [space for space in spaces if not space.is_view and len(space.shape) == 3 and not apart]
+        shared = Buffer.allocate_in_turns(
+            self.blocks, [(space.shape, space.border) for space in in_turns], self.network.dtype
+        )
+        found = dict(zip(in_turns, shared, strict=True))
+        for space in spaces:
+            after = gradients[space.number + 1] if space.is_view else None
+            buffer = after.reshaped(space.shape) if after else found.get(space)
+            buffer = buffer or self._allocate(space.shape, space.border)
+            if not space.before_pooling:
+                gradients[space.number] = buffer
+            computed[space.number] = buffer
+        return gradients, computed
 
     def activation_before(self, number: int) -> str:
         """The activation that was applied to what stage `number` reads, seen through layers that are views; empty for
@@ -123,15 +171,11 @@ class BoundNetwork:
             before -= 1
         return stages[before].activation if before >= 0 else ""
 
-    def _site(self, number: int, outputs: list[Buffer], gradients: list[Buffer | None]) -> Site:
+    def _site(self, number: int, x: Buffer, out: Buffer, dx: Buffer | None, dout: Buffer | None) -> Site:
         stage, made_by = self.network.stages[number], self.activation_before(number)
-        out, dout, winners, decisions = outputs[number + 1], gradients[number + 1], None, []
+        winners = None
         if stage.pooling:
-            computed = stage.layer.output_shape(stage.shape)
-            winners = winners_for(out, pairs(*computed[1:]))
-            decisions.append(winners)
-            if dout is not None:
-                dout = self._allocate(computed, stage.layer.gradient_border(stage.shape))
+            winners = winners_for(out, pairs(*stage.layer.output_shape(stage.shape)[1:]))
         names = {
             parameter.name: f"layers.{stage.position}.{parameter.name}"
             for parameter in stage.layer.parameters(stage.shape)
@@ -139,9 +183,9 @@ class BoundNetwork:
         stored = self.network.layout.stored
         derivative = stage.layer.applies_derivative and made_by
         return Site(
-            x=outputs[number],
+            x=x,
             out=out,
-            dx=gradients[number],
+            dx=dx,
             dout=dout,
             batch_size=self.batch_size,
             workspace=self.workspace,
@@ -152,15 +196,17 @@ class BoundNetwork:
             epilogue=Epilogue(stage.activation),
             dx_epilogue=Epilogue(made_by, backward=True) if derivative else Epilogue(),
             winners=winners,
-            decisions=decisions,
+            decisions=[] if winners is None else [winners],
         )
 
     def _lead_back(self, number: int, gradient: Buffer) -> None:
         """Let the backward pass of a stage start with what leads from the `gradient` of its output to its site's dout:
-        the derivative of the activation that it applied, where nothing after it does that, and the way back through
-        its pooling. An activation's derivative at the winner is that at the pooled output."""
+        a border of zeros, the derivative of the activation that it applied, where nothing after it does that, and the
+        way back through its pooling. An activation's derivative at the winner is that at the pooled output."""
         stages, site = self.network.stages, self.sites[number]
         stage, after = stages[number], number + 1
+        if site.dout is not None and site.dout.clears:
+            site.backward_output.append(clear_call(site.dout))
         while after < len(stages) and stages[after].layer.is_view:
             after += 1
         if stage.activation and (after == len(stages) or not stages[after].layer.applies_derivative):

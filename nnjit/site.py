@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Buffer
 from nnjit.kernels.activations import Epilogue, apply
+from nnjit.kernels.borders import clear_border
 from nnjit.kernels.program import Call
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads
@@ -88,6 +89,14 @@ class Site:
     def lanes(self) -> int:
         """Samples in a block."""
         return int(self.x.view.vectors.shape[1])
+
+
+def clear_call(buffer: Buffer) -> Call:
+    """The call that fills the border of an image with zeros."""
+    extent, view = buffer.extent, buffer.view
+    planes = extent.blocks * extent.rows
+    work = 8 * (view.vectors.size - planes * extent.lines * extent.columns * view.vectors.shape[1])
+    return Call(clear_border, planes, (extent, view), work)
 
 
 def apply_call(epilogue: Epilogue, x: Buffer, out: Buffer, y: Buffer) -> Call:

@@ -145,8 +145,10 @@ class TrainingStep(Scored):
         split: Split,
         inputs: Scaling,
         targets: Scaling,
+        *,
+        keep_gradients: bool = False,
     ) -> None:
-        bound = network.bind(batch_size)
+        bound = network.bind(batch_size, keep_gradients=keep_gradients)
         super().__init__(bound, loss, metric, split, inputs, targets)
         layout = network.layout
         self.batch_size = batch_size

@@ -66,8 +66,8 @@ def build_network(config: Config, input_shape: tuple[int, ...]) -> Network:
     return Network(config.model, input_shape, np.dtype(config.train.precision), config.seed)
 
 
-def training_step(network: Network, config: Config, dataset: Dataset) -> TrainingStep:
-    """The step that trains `network` on the training split."""
+def training_step(network: Network, config: Config, dataset: Dataset, *, keep_gradients: bool = False) -> TrainingStep:
+    """The step that trains `network` on the training split; `keep_gradients`: see `Network.bind`."""
     return TrainingStep(
         network,
         config.train.batch_size,
@@ -77,6 +77,7 @@ def training_step(network: Network, config: Config, dataset: Dataset) -> Trainin
         dataset.train,
         Scaling(dataset.shift, dataset.factor),
         Scaling(dataset.target_shift, dataset.target_factor),
+        keep_gradients=keep_gradients,
     )
 
 
@@ -241,6 +242,12 @@ class Trainer:
     def save(self) -> None:
         """Write last.safetensors."""
         write_checkpoint(self.folder.last, self.checkpoint())
+
+    def keep_gradients(self) -> None:
+        """Let every step from now on leave all its gradients to be read; what the optimizer remembers is lost."""
+        rate = float(self.step.rate[0])
+        self.step = training_step(self.network, self.config, self.dataset, keep_gradients=True)
+        self.step.rate[0] = rate
 
     def go_back(self) -> None:
         """Take up the state in the last checkpoint, at the learning rate of now."""

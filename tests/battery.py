@@ -113,13 +113,22 @@ class Passes(NamedTuple):
 class Stack:
     """Layers bound to a batch size, with random parameters: the passes of nnjit's kernels as functions of arrays."""
 
-    def __init__(self, layers: Sequence[Layer], shape: Shape, dtype: Any, batch_size: int = SAMPLES) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        shape: Shape,
+        dtype: Any,
+        batch_size: int = SAMPLES,
+        *,
+        fused: bool = True,
+        keep_gradients: bool = False,
+    ) -> None:
         self.layers = list(layers)
-        self.network = Network(self.layers, shape, dtype, seed=0)
+        self.network = Network(self.layers, shape, dtype, seed=0, fused=fused)
         rng = np.random.default_rng(5)
         parameters = {name: rng.normal(0, 0.5, array.shape) for name, array in self.parameters().items()}
         self.network.layout.pack(parameters, self.network.weights)
-        self.bound = self.network.bind(batch_size, input_gradient=True)
+        self.bound = self.network.bind(batch_size, input_gradient=True, keep_gradients=keep_gradients)
         self._forward, self._backward = Program(self.bound.forward), Program(self.bound.backward)
 
     def parameters(self) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from command import DIGITS, TINY, nnjit
 
+from nnjit import divergence
 from nnjit.checkpoint import read_checkpoint, write_checkpoint
 from nnjit.divergence import _norm
 from nnjit.steps import TrainingStep
@@ -102,6 +104,25 @@ def test_the_layer_that_is_named(monkeypatch: pytest.MonkeyPatch, parameter: str
     plant(monkeypatch, "weights", parameter, value)
     _, report = diverge(DEEP)
     assert (report["first"]["step"], report["first"]["what"]) == (3, what)
+
+
+def test_gradients_are_searched_before_others_take_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training those of images share it."""
+    searched: list[TrainingStep] = []
+    real = divergence._backward
+
+    def backward(training: TrainingStep) -> Any:
+        searched.append(training)
+        return real(training)
+
+    monkeypatch.setattr(divergence, "_backward", backward)
+    conv2d = "{conv2d: {filters: 2, kernel: 3, padding: same}}"
+    model = f"model=[{', '.join([conv2d] * 5)}, flatten, dense: 10]"
+    diverge(model, "data.shape=[1, 8, 8]", "optimizer.learning_rate=1e30")
+    (training,) = searched
+    views = [site.dout.view.vectors for site in training.bound.sites if site.dout is not None]
+    assert len(views) > 5
+    assert not any(np.shares_memory(one, other) for one, other in combinations(views[:5], 2))
 
 
 def test_only_the_samples_that_it_touches_are_named() -> None:

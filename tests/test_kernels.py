@@ -184,7 +184,8 @@ def test_relu_keeps_nan_and_stops_gradients_at_zero() -> None:
 def test_borders_stay_zero(filters: int, padding: str) -> None:
     """After forward and backward passes, round every image of activations and of gradients."""
     conv2d = {"conv2d": {"filters": filters, "kernel": 3, "padding": padding}}
-    stack = Stack(layers_of(conv2d, "sigmoid", conv2d, {"average_pool": 2}, conv2d), (2, 4, 5), np.float64)
+    layers = layers_of(conv2d, "sigmoid", conv2d, {"average_pool": 2}, conv2d)
+    stack = Stack(layers, (2, 4, 5), np.float64, keep_gradients=True)
     bordered = 0
     for _ in range(2):
         stack.run(*stack.random())

@@ -181,6 +181,42 @@ def test_a_fused_activation_and_one_of_its_own_give_the_same_bits() -> None:
     assert fused.run(*fused.random()).bits() == apart.run(*apart.random()).bits()
 
 
+@pytest.mark.parametrize("activation", ["", "relu", "tanh"])
+@pytest.mark.parametrize(("filters", "kernel", "shape"), [(3, 3, (2, 8, 6)), (17, 3, (16, 8, 10)), (17, 5, (16, 8, 8))])
+def test_a_fused_pooling_and_one_of_its_own_give_the_same_bits(
+    filters: int, kernel: int, shape: Shape, activation: str
+) -> None:
+    """By direct sums, whose last tile of rows starts earlier, and by both forms of Winograd's algorithm, whose last
+    tiles are cut off."""
+    conv2d = {"conv2d": {"filters": filters, "kernel": kernel, "padding": "same"}}
+    layers = layers_of(*filter(None, (conv2d, activation, {"max_pool": 2})))
+    fused, apart = (Stack(layers, shape, np.float32, fused=fused) for fused in (True, False))
+    assert [len(stack.network.stages) for stack in (fused, apart)] == [1, len(layers)]
+    assert len({call.kernel.__name__ for call in fused.bound.forward} & {"contract_pooled", "winograd"}) == 1
+    assert fused.run(*fused.random()).bits() == apart.run(*apart.random()).bits()
+
+
+@pytest.mark.parametrize(("filters", "kernel", "shape"), [(3, 3, (2, 7, 5)), (17, 3, (16, 9, 11)), (17, 5, (16, 7, 9))])
+def test_what_falls_into_no_window_is_not_computed(filters: int, kernel: int, shape: Shape) -> None:
+    """The last line and column of images with odd sides, whose gradients are zero."""
+    conv2d = {"conv2d": {"filters": filters, "kernel": kernel, "padding": "same"}}
+    layers = layers_of(conv2d, "sigmoid", {"max_pool": 2}, conv2d)
+    stack = Stack(layers, shape, np.float64)
+    x, dout = stack.random()
+    for _ in range(2):
+        found = errors(stack.run(x, dout), by_reference(layers, stack.parameters(), x, dout))
+        assert max(found.values()) < 1e-11, found
+
+
+def test_a_pooling_of_nan_is_nan() -> None:
+    layers = layers_of({"conv2d": {"filters": 5, "kernel": 1}}, "relu", {"max_pool": 2})
+    stack = Stack(layers, (1, 6, 4), np.float32)
+    x, _ = stack.random()
+    x[4, 0, 2, 1] = np.nan
+    spoilt = np.isnan(stack.forward(x))
+    assert spoilt[4, :, 1, 0].all() and spoilt.sum() == 5
+
+
 # Negative controls: the battery fails when there is something to fail
 
 

@@ -9,6 +9,7 @@ import pytest
 from battery import BoundLoss, Stack, by_reference, errors, layers_of, loss_of
 from numpy.testing import assert_allclose
 
+from nnjit.buffers import Buffer
 from nnjit.kernels.program import Program
 from nnjit.layers import Layer
 from nnjit.layers.base import LayerShapeError, layer_shapes
@@ -162,6 +163,28 @@ def test_activations_join_the_layer_before_them_once() -> None:
     ]
 
 
+def test_a_maximum_of_pairs_joins_a_convolution_once() -> None:
+    conv2d, pool = {"conv2d": {"filters": 2, "kernel": 3, "padding": "same"}}, {"max_pool": 2}
+    layers = layers_of(
+        conv2d, "relu", pool, pool, conv2d, pool, "relu",
+        conv2d, {"max_pool": {"window": 2, "stride": 1}}, conv2d, {"average_pool": 2},
+        "flatten", {"dense": 2},
+    )  # fmt: skip
+    stages = Network(layers, (1, 33, 65), np.float32, seed=0).stages
+    assert [(stage.position, stage.last, "+".join(stage.kinds), stage.out_shape) for stage in stages] == [
+        (0, 2, "conv2d+relu+max_pool", (2, 16, 32)),
+        (3, 3, "max_pool", (2, 8, 16)),
+        (4, 5, "conv2d+max_pool", (2, 4, 8)),
+        (6, 6, "relu", (2, 4, 8)),
+        (7, 7, "conv2d", (2, 4, 8)),
+        (8, 8, "max_pool", (2, 3, 7)),
+        (9, 9, "conv2d", (2, 3, 7)),
+        (10, 10, "average_pool", (2, 1, 3)),
+        (11, 11, "flatten", (6,)),
+        (12, 12, "dense", (2,)),
+    ]
+
+
 LENET = layers_of(
     {"conv2d": {"filters": 6, "kernel": 5, "padding": "same"}},
     "relu",
@@ -197,6 +220,46 @@ def test_no_gradient_is_computed_before_the_first_parameter() -> None:
     assert bound.sites[2].dx is None
     asked = Network(layers, (1, 28, 28), np.float32, seed=0).bind(2, input_gradient=True)
     assert asked.dx is not None and all(site.dx is not None for site in asked.sites)
+
+
+DEEP = layers_of(
+    {"conv2d": {"filters": 3, "kernel": 3, "padding": "same"}},
+    "relu",
+    {"conv2d": {"filters": 16, "kernel": 5, "padding": 3}},
+    "tanh",
+    {"conv2d": {"filters": 16, "kernel": 3, "padding": "full"}},
+    {"max_pool": 2},
+    {"average_pool": 2},
+    {"conv2d": {"filters": 4, "kernel": 2, "stride": 2, "padding": 1}},
+    {"conv2d": {"filters": 2, "kernel": 3}},
+)
+
+
+def test_gradients_that_share_memory_have_the_same_bits() -> None:
+    """Whatever an earlier pass left in it, NaN too."""
+    shared, apart = (Stack(DEEP, (2, 15, 14), np.float32, keep_gradients=keep) for keep in (False, True))
+    x, dout = shared.random()
+    for _ in range(2):
+        assert shared.run(x, dout).bits() == apart.run(x, dout).bits()
+        for site in shared.bound.sites:
+            assert site.dx is not None and site.dout is not None
+            for buffer in (site.dx, site.dout):
+                buffer.view.vectors[:] = np.nan
+
+
+def test_gradients_of_images_take_the_memory_of_two() -> None:
+    def gradients(keep: bool) -> list[Buffer]:
+        bound = Network(DEEP, (2, 15, 14), np.float32, seed=0).bind(16, keep_gradients=keep)
+        return [site.dout for site in bound.sites[:3] if site.dout is not None]
+
+    def neighbours(buffers: list[Buffer], apart: int) -> list[bool]:
+        pairs = zip(buffers, buffers[apart:], strict=False)
+        return [np.shares_memory(one.view.vectors, other.view.vectors) for one, other in pairs]
+
+    shared, apart = gradients(False), gradients(True)
+    assert neighbours(shared, 1) == [False, False] and neighbours(shared, 2) == [True]
+    assert neighbours(apart, 1) == [False, False] and neighbours(apart, 2) == [False]
+    assert [buffer.clears for buffer in shared + apart] == [True] * 3 + [False] * 3
 
 
 def test_everything_bound_reads_the_networks_weights_in_place() -> None:

@@ -40,7 +40,20 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
         ],
         (5, 13, 11),
     ),
+    "pooled": (
+        [
+            Conv2d(filters=19, kernel=(3, 2), padding="same"),
+            Relu(),
+            MaxPool(window=(2, 2)),
+            Conv2d(filters=7, kernel=(5, 5), padding="same", algorithm="direct"),
+            Sigmoid(),
+            MaxPool(window=(2, 2)),
+            Conv2d(filters=3, kernel=(3, 3), padding="same"),
+        ],
+        (3, 13, 11),
+    ),
     "winograd 3x3": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), Relu()], (17, 11, 12)),
+    "winograd pooled": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), MaxPool(window=(2, 2))], (17, 11, 14)),
     "winograd 5x5": ([Conv2d(filters=19, kernel=(5, 5), padding="same"), Relu()], (17, 11, 12)),
     "filters in the lanes": ([Conv2d(filters=23, kernel=(2, 2), stride=(2, 2)), Relu()], (17, 8, 10)),
     "channels in the lanes": ([Conv2d(filters=120, kernel=(1, 1), stride=(2, 1)), Relu()], (87, 3, 4)),
@@ -105,6 +118,8 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
         # Tasks of other panels leave sums of taps alone.
         assert tap_parts.size == 0 or tile.columns * lanes(np.float64) < 87
     kernels = [call.kernel.__name__ for call in (*bound.forward, *bound.backward)]
+    assert kernels.count("contract_pooled") == (2 if name == "pooled" else 0)
+    assert ("clear_border" in kernels) == (name in ("pooled", "images", "winograd pooled"))
     assert [kernels.count(kernel) for kernel in ("winograd", "winograd_weights", "contract_transposed")] == (
         [2, 1, 0] if "winograd" in name else [0, 0, 1] if name.endswith("in the lanes") else [0, 0, 0]
     )

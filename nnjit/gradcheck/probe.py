@@ -52,7 +52,7 @@ class Probe:
         samples = len(inputs)
         self.network = network
         self.loss = loss
-        self.bound = network.bind(samples, input_gradient=True)
+        self.bound = network.bind(samples, input_gradient=True, keep_gradients=True)
         self.bound.x.write(inputs)
         self.samples = samples
         lanes = network.layout.lanes
