@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from enum import IntEnum
 
 import numba
 import numpy as np
@@ -64,6 +65,45 @@ def test_strided_arrays_are_read_where_they_are() -> None:
     out = np.zeros(6)
     Program([Call(double_and_add, 3, (1.0, out[::2]), 1)]).run()
     assert_array_equal(out, [1, 0, 1, 0, 1, 0])
+
+
+@kernel
+def note_fields(task, arrays, fields):
+    """fields[task] = what is known of arrays[1]: entries, bytes of one, address, shape, strides"""
+    x = arrays[1]
+    fields[task, 0] = x.size
+    fields[task, 1] = x.itemsize
+    fields[task, 2] = x.ctypes.data
+    for axis in range(x.ndim):
+        fields[task, 3 + axis] = x.shape[axis]
+        fields[task, 3 + x.ndim + axis] = x.strides[axis]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8, np.bool_])
+def test_every_field_of_an_array_arrives(dtype: type) -> None:
+    x = np.zeros((4, 6, 5), dtype)[1:3, ::-2]
+    fields = np.zeros((1, 9), np.int64)
+    Program([Call(note_fields, 1, ((0.5, x, 7), fields), 1)]).run()
+    assert_array_equal(fields[0], [x.size, x.itemsize, x.ctypes.data, *x.shape, *x.strides])
+
+
+@kernel
+def ignore(task, value):
+    """Takes anything."""
+
+
+class Color(IntEnum):
+    RED = 1
+
+
+@compiled_only("Python takes any argument")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("text", "ignore: compiled code takes 10 values, got 4"), (Color.RED, "Type of #4 arg mismatch")],
+)
+def test_an_argument_of_another_sort_is_refused(value: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Program([Call(ignore, 1, (value,), 1)])
 
 
 def test_a_program_keeps_its_arrays() -> None:
