@@ -13,6 +13,11 @@ it. Wherever a field is annotated with the family, pydantic accepts any of its k
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
+from functools import cache
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from pydantic import (
@@ -31,12 +36,48 @@ def _kind_of(value: Any) -> Any:
     return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
 
 
+@cache
+def _docstrings(module: str) -> dict[str, dict[str, str]]:
+    """The docstrings below the fields of a module's classes: by class, then by field."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    found: dict[str, dict[str, str]] = {}
+    for definition in tree.body:
+        if isinstance(definition, ast.ClassDef):
+            found[definition.name] = {}
+            for field, below in pairwise(definition.body):
+                match field, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                        found[definition.name][name] = inspect.cleandoc(text)
+    return found
+
+
 class Fields(BaseModel):
     """Typed fields as YAML may write them: none unknown, none converted, none infinite; frozen."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def descriptions(cls) -> dict[str, str]:
+        """What the docstrings below the fields say, by field.
+
+        They are read from the source when asked for, not when the class is made (pydantic's
+        `use_attribute_docstrings`), which every command would wait 0.1 s for.
+        """
+        found: dict[str, str] = {}
+        for part in reversed(cls.__mro__):
+            if issubclass(part, Fields):
+                found.update(_docstrings(part.__module__).get(part.__qualname__, {}))
+        return {name: found[name] for name in cls.model_fields if name in found}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        written = handler(schema)
+        properties = handler.resolve_ref_schema(written)["properties"]
+        for name, description in cls.descriptions().items():
+            # A reference need not repeat what the definition that it names says.
+            if handler.resolve_ref_schema(properties[name]).get("description") != description:
+                properties[name]["description"] = description
+        return written
 
 
 class Component(Fields):
@@ -107,9 +148,9 @@ class Component(Fields):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        written = handler(schema)
         if not cls.is_family() or not cls.kinds():
-            return written
+            return super().__get_pydantic_json_schema__(schema, handler)
+        written = handler(schema)
         kinds = cls.kinds()
         definitions = dict(zip(kinds, handler.resolve_ref_schema(written)["oneOf"], strict=True))
         alone = [kind for kind, child in kinds.items() if not any(f.is_required() for f in child.model_fields.values())]

@@ -24,11 +24,16 @@ class Ball(Toy):
     type: Literal["ball"] = "ball"
     shorthand = "size"
     size: int
+    """From side to side."""
     soft: bool = True
 
 
 class Wheeled(Toy):
     wheels: int = 4
+    """How many wheels.
+
+    They are round.
+    """
 
 
 class Car(Wheeled):
@@ -104,6 +109,15 @@ def test_components_are_written_with_their_kind_first() -> None:
 def test_components_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Car().wheels = 3
+
+
+def test_docstrings_below_fields_describe_them() -> None:
+    """Inherited fields too, and those of no other field."""
+    assert Car.descriptions() == {"wheels": "How many wheels.\n\nThey are round."}
+    assert Ball.descriptions() == {"size": "From side to side."}
+    properties = Ball.model_json_schema()["properties"]
+    assert properties["size"]["description"] == "From side to side."
+    assert "description" not in properties["soft"]
 
 
 def test_a_family_without_kinds_has_a_schema() -> None:

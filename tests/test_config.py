@@ -580,7 +580,7 @@ def test_json_schema_rejects(written: str, typo: str, schema_errors: Any) -> Non
 def test_json_schema_describes_the_fields() -> None:
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert schema["properties"]["seed"]["description"] == Config.model_fields["seed"].description
+    assert schema["properties"]["seed"]["description"] == Config.descriptions()["seed"]
     undescribed = [
         f"{name}.{key}"
         for name, definition in schema["$defs"].items()

@@ -86,9 +86,3 @@ def test_the_section_needs_no_numpy():
     # The same check does see numpy where it is imported.
     code = code.replace("nnjit.data.section", "nnjit.data.dataset")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 1
-
-
-def test_every_field_is_explained():
-    for kind in (CsvSource, NpzSource, ArraysSource, FractionSource, DataSection):
-        for name, field in kind.model_fields.items():
-            assert field.description, f"{kind.__name__}.{name}"

@@ -6,16 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from nnjit.component import Fields
 
 
 def _tuple(value: Any) -> Any:
@@ -29,13 +22,7 @@ Size: TypeAlias = Annotated[int, Field(ge=1)]
 Column: TypeAlias = str | int
 
 
-class _Section(BaseModel):
-    """Exact fields: nothing unknown, nothing converted but lists to tuples, nothing changed later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
-
-
-class _Source(_Section):
+class _Source(Fields):
     """Fields that every file source has."""
 
     paths: ClassVar[tuple[str, ...]] = ("file",)
@@ -111,7 +98,7 @@ class ArraysSource(_Source):
     """Path of the targets, relative to the config's folder; omitted for none."""
 
 
-class FractionSource(_Section):
+class FractionSource(Fields):
     """A random part of the training samples, which training then leaves out."""
 
     format: Literal["fraction"] = "fraction"
@@ -159,7 +146,7 @@ HeldOutSource: TypeAlias = Annotated[
 ]
 
 
-class DataSection(_Section):
+class DataSection(Fields):
     """Where samples come from, and how their numbers are scaled before the network sees them."""
 
     train: FileSource
@@ -172,7 +159,7 @@ class DataSection(_Section):
     """Shape of one input; the file's own if omitted, an image (H, W) counting as (1, H, W)."""
     classes: Annotated[Size | Annotated[tuple[str, ...], Field(min_length=1)] | None, FromList] = None
     """Number of classes, or their names; found in the training targets if omitted."""
-    divide: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    divide: float = Field(default=1.0, gt=0)
     """Number that inputs are divided by."""
     standardize: Literal[False, "column", "all"] = False
     """Subtract the training inputs' mean, divide by their deviation: per column (or pixel), or over all."""
