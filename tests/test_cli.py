@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from command import DIGITS, TINY, command, environment, nnjit, process
 
 import nnjit as package
 from nnjit.cli import COMMANDS
+from nnjit.cli.starting import collecting_rarely
 from nnjit.cli.text import in_bytes
 from nnjit.layers import Layer
 from nnjit.losses import Loss
@@ -51,6 +53,14 @@ def test_every_command_has_help_that_begins_like_its_line_in_the_list(name: str)
     result = nnjit(name, "--help")
     assert result.exit_code == 0
     assert result.stdout.split("\n\n")[1].strip() == COMMANDS[name]
+
+
+def test_the_collector_is_afterwards_as_it_was() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(KeyboardInterrupt), collecting_rarely():
+        assert gc.get_threshold()[0] > before[0]
+        raise KeyboardInterrupt
+    assert gc.get_threshold() == before
 
 
 def test_help_lists_commands_and_exit_codes() -> None:

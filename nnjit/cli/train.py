@@ -6,10 +6,15 @@ import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nnjit.cli.options import overrides_option, threads_option
+from nnjit.cli.starting import collecting_rarely
+
+if TYPE_CHECKING:
+    from nnjit.trainer import Trainer
 
 
 @click.command()
@@ -46,50 +51,61 @@ def train(config: str, out: Path | None, resume: bool, overrides: tuple[str, ...
 
     stop = StopRequest() if quiet else StopRequest(_announce)
     with stop.listening():
-        from nnjit.config import dump, load_config
-        from nnjit.run_folder import new_run, run_to_resume
-
-        loaded = load_config(config, overrides)
-        run = run_to_resume(config, out) if resume else new_run(config, out)
-
-        from nnjit.resuming import read_state
-
-        state = read_state(run, loaded) if resume else None
-        if state and state.progress.epoch >= loaded.config.train.epochs:
-            done = f"{run.path}: all {state.progress.epoch} epochs are done; for more: --set train.epochs=N"
-            if not quiet:
-                click.echo(done, err=True)
-            click.echo(run.best)
+        with collecting_rarely():
+            trainer = _start(config, out, resume, overrides, quiet)
+        if trainer is None:
             return
 
-        from nnjit.prepare import prepare
-
-        dataset = prepare(loaded)
-
-        from nnjit.cli.compiling import compiling
-        from nnjit.cli.progress import reporting
-        from nnjit.trainer import Trainer
-
-        resolved = dump(loaded.located())
-        with ExitStack() as on_failure:
-            if state is None:
-                # Made now, so that a disk that cannot be written is found before kernels are compiled.
-                run.create(resolved)
-                on_failure.callback(run.discard)
-            with compiling(quiet):
-                trainer = Trainer(loaded.located(), dataset, run, state)
-            on_failure.pop_all()
-        if state is not None:
-            run.keep_epochs(state.progress.epoch)
-            run.write_config(resolved)
         if quiet:
             for _ in trainer.epochs(stop):
                 pass
         else:
+            from nnjit.cli.progress import reporting
+
             with reporting(trainer) as report:
                 for record in trainer.epochs(stop, report.on_batch):
                     report.on_epoch(record)
-    click.echo(run.best)
+    click.echo(trainer.folder.best)
+
+
+def _start(config: str, out: Path | None, resume: bool, overrides: tuple[str, ...], quiet: bool) -> Trainer | None:
+    """A run that is ready to train; None after a word about it if all its epochs are done."""
+    from nnjit.config import dump, load_config
+    from nnjit.run_folder import new_run, run_to_resume
+
+    loaded = load_config(config, overrides)
+    run = run_to_resume(config, out) if resume else new_run(config, out)
+
+    from nnjit.resuming import read_state
+
+    state = read_state(run, loaded) if resume else None
+    if state and state.progress.epoch >= loaded.config.train.epochs:
+        done = f"{run.path}: all {state.progress.epoch} epochs are done; for more: --set train.epochs=N"
+        if not quiet:
+            click.echo(done, err=True)
+        click.echo(run.best)
+        return None
+
+    from nnjit.prepare import prepare
+
+    dataset = prepare(loaded)
+
+    from nnjit.cli.compiling import compiling
+    from nnjit.trainer import Trainer
+
+    resolved = dump(loaded.located())
+    with ExitStack() as on_failure:
+        if state is None:
+            # Made now, so that a disk that cannot be written is found before kernels are compiled.
+            run.create(resolved)
+            on_failure.callback(run.discard)
+        with compiling(quiet):
+            trainer = Trainer(loaded.located(), dataset, run, state)
+        on_failure.pop_all()
+    if state is not None:
+        run.keep_epochs(state.progress.epoch)
+        run.write_config(resolved)
+    return trainer
 
 
 def _announce(number: int) -> None:
