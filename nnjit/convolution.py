@@ -156,14 +156,15 @@ class Convolution:
             zeros += [on.before, max(0, last - (self.shape[1 + k] - 1))]
         return Border(*zeros).apart(*self.shape[1:])
 
-    def gradient_border(self) -> Border:
-        """The zeros that the backward pass reads round the gradient of the output."""
+    def gradient_border(self, to_input: bool) -> Border:
+        """The zeros that the backward pass, `to_input` or only to the weights, reads round the gradient of the
+        output."""
         zeros = []
         for k, on in enumerate(self.axes):
-            phases = self._phases(k)
+            phases = self._phases(k) if to_input else []
             first = min((phase.first for phase in phases), default=0)
             last = max((phase.last for phase in phases), default=0)
-            if form := self._input_form:
+            if to_input and (form := self._input_form):
                 last = max(last, first + _whole(form, self.shape[1 + k]) + form.taps - 2)
             if form := self._weights_form:
                 last = max(last, _whole(form, on.size) - 1)

@@ -128,7 +128,7 @@ class BoundNetwork:
         first = 0 if input_gradient else next(trained, last)
         for k in range(last, first, -1):
             stage = stages[k - 1]
-            border = stage.layer.gradient_border(stage.shape) or Border()
+            border = stage.layer.gradient_border(stage.shape, k - 1 > first or input_gradient) or Border()
             is_view = k < last and stages[k].layer.is_view
             if stage.pooling:
                 yield _Space(k, stage.out_shape, Border(), is_view)

@@ -36,7 +36,7 @@ class Summary:
     parameter_bytes: int
     """Of the parameters, their gradients and the optimizer's arrays."""
     activation_bytes: int
-    """Of a batch's inputs, and of layer outputs and their gradients as far as they have memory of their own."""
+    """Of a batch's inputs, and of layer outputs and their gradients as far as they are kept."""
 
 
 def summarize(config: Config, shapes: Sequence[Shape]) -> Summary:
@@ -88,9 +88,16 @@ def _fields(layers: Sequence[Layer], shapes: Sequence[Shape]) -> list[Shape | No
 
 
 def _kept_entries(layers: Sequence[Layer], shapes: Sequence[Shape]) -> int:
-    """For a sample, the entries of all outputs and gradients that have memory of their own: views and what a layer
-    applies to its output before it is stored have none, but the gradient before a pooling does."""
+    """For a sample, the entries of all outputs that have memory of their own, which what a layer applies to its output
+    before it is stored has not, and of the gradients, of which those of images share the memory of two neighbours."""
     stages = fuse(layers, shapes)
     outputs = sum(math.prod(stage.out_shape) for stage in stages if not stage.layer.is_view)
-    before_pooling = sum(math.prod(stage.layer.output_shape(stage.shape)) for stage in stages if stage.pooling)
-    return 2 * outputs + before_pooling
+    gradients: list[Shape] = []
+    for stage, after in zip(stages, [*stages[1:], None], strict=True):
+        if stage.pooling:
+            gradients.append(stage.layer.output_shape(stage.shape))
+        if after is None or not after.layer.is_view:
+            gradients.append(stage.out_shape)
+    images = [math.prod(shape) for shape in gradients if len(shape) == 3]
+    pair = max(map(sum, pairwise([0, *images, 0])))
+    return outputs + pair + sum(math.prod(shape) for shape in gradients if len(shape) != 3)

@@ -12,6 +12,7 @@ from hypothesis import settings
 from nnjit import convolution
 from nnjit.kernels import tuning
 from nnjit.kernels.compiler import JIT
+from nnjit.kernels.contraction_strips import Strip
 from nnjit.kernels.threads import get_threads, set_threads
 from nnjit.kernels.tiles import TileShape
 
@@ -31,7 +32,8 @@ def silent_arithmetic() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def few_tiles() -> Iterator[None]:
-    """Tiles of few shapes, so that not every size compiles kernels of its own; they overlap at most sizes."""
+    """Tiles of few shapes, so that not every size compiles kernels of its own; they overlap at most sizes, and sums of
+    dense layers come in pieces of few taps."""
 
     def choose(rows: int, columns: int, *sizes: Any, run: int = 1, **hints: Any) -> TileShape:
         short = next(length for length in (3, 2, 1) if run % length == 0)
@@ -39,8 +41,9 @@ def few_tiles() -> Iterator[None]:
         return TileShape(min(rows, 2), 3 if columns >= 3 else 1, run=short, **known)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tuning, convolution):
-            patch.setattr(module, "choose_tile", choose)
+        patch.setattr(convolution, "choose_tile", choose)
+        patch.setattr(tuning, "choose_strips_tile", choose)
+        patch.setattr(tuning, "choose_strip", lambda row_tiles, lines: Strip(min(2, row_tiles), 6))
         yield
 
 

@@ -147,9 +147,9 @@ def test_what_is_loaded_is_seen() -> None:
 NO_ARRAYS = {
     "task", "thread", "form", "tile", "bias_tile", "extent", "epilogue", "window", "tiling", "classes", "chunk",
     "decayed", "nesterov", "threshold", "samples", "planes", "bands", "cut", "rows", "row_step", "map_step", "rotated",
-    "groups", "step", "sums_tiles",
+    "groups", "width", "strip", "sums_tiles",
 }  # fmt: skip
-SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights )?\([\w*/, .+-]+\)")
+SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights |Scalars )?\([\w*/, .+-]+\)")
 
 
 def kernels(source: str) -> Iterator[ast.FunctionDef]:

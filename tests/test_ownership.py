@@ -129,13 +129,15 @@ def test_shared_entries_are_seen() -> None:
     network = Network([Dense(units=5)], (4,), np.dtype("float64"), 0)
     (call,) = network.bind(3).forward
     twice = call._replace(kernel=_same_task(call.kernel), tasks=2)
-    assert overlapping([twice]) == ["contract"]
+    assert overlapping([twice]) == ["contract_strips"]
 
 
 def _same_task(kernel: Any) -> Any:
     """A kernel whose tasks all do the work of task 0."""
 
-    def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):  # type: ignore[no-untyped-def]
-        kernel(0, tile, extent, w, x, x_taps, bias, out, epilogue, y)
+    def contract_strips(  # type: ignore[no-untyped-def]
+        task, thread, tile, strip, extent, w, x, x_taps, bias, out, epilogue, y, scratch
+    ):
+        kernel(0, thread, tile, strip, extent, w, x, x_taps, bias, out, epilogue, y, scratch)
 
-    return contract
+    return contract_strips

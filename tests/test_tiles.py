@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
+from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_vectors
 from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
 from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
@@ -227,6 +228,37 @@ def test_every_tile_gives_the_same_bits(dtype: Any) -> None:
     expected = contraction(TILES[0], dtype)
     for tile in TILES[1:]:
         assert contraction(tile, dtype) == expected, tile
+
+
+def in_strips(tile: TileShape, strip: Strip, epilogue: Epilogue, dtype: Any) -> bytes:
+    """The bits of a contraction of 5 rows and two lines of 7 columns over 12 taps."""
+    rng = np.random.default_rng(7)
+    L, lines = lanes(dtype), 2
+    x = rng.standard_normal((lines * COLUMNS * 12, L)).astype(dtype)
+    w, bias = rng.standard_normal(ROWS * 12).astype(dtype), rng.standard_normal(ROWS).astype(dtype)
+    out, y = np.full((ROWS * lines * COLUMNS, L), np.nan, dtype), rng.random((ROWS * lines * COLUMNS, L)).astype(dtype)
+    to = View(out, 0, 0, lines * COLUMNS, COLUMNS, 1)
+    tile, extent = replace(tile, row_step=12, tap_step=1), Extent(1, ROWS, lines, COLUMNS)
+    firsts, taps = np.minimum(np.arange(0, ROWS, tile.rows), ROWS - tile.rows) * 12, np.arange(12)
+    scratch = np.full((1, strip_vectors(tile, strip, extent), L), np.nan, dtype)
+    from_x, made = View(x, 0, 0, 0, COLUMNS * 12, 12), to._replace(vectors=y)
+    operands = (tile, strip, extent, Scalars(w, firsts, taps), from_x, taps, bias, to, epilogue, made, scratch)
+    Program([Call(contract_strips, -(-len(firsts) // strip.tiles) * lines, operands, 1)]).run()
+    sums = bias[:, None, None, None] + np.einsum("rk,ijkl->rijl", w.reshape(ROWS, 12), x.reshape(lines, COLUMNS, 12, L))
+    expected = np.tanh(sums) if epilogue.function == "tanh" else sums * (y.reshape(sums.shape) > 0)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    assert_allclose(out.reshape(sums.shape), expected, rtol=tolerance, atol=10 * tolerance)
+    return out.tobytes()
+
+
+@DTYPES
+@pytest.mark.parametrize("epilogue", [Epilogue("tanh"), Epilogue("relu", backward=True)], ids=str)
+def test_strips_and_pieces_give_the_same_bits(epilogue: Epilogue, dtype: Any) -> None:
+    """Tiles that overlap at the ends of rows and columns, one strip and several, whose last is smaller."""
+    expected = in_strips(TileShape(1, 1), Strip(1, 12), epilogue, dtype)
+    for tile in (TileShape(2, 3), TileShape(2, 3, run=3), TileShape(4, 5, run=2, run_step=0), TileShape(5, 7)):
+        for strip in (Strip(1, 12), Strip(1, 6), Strip(2, 6), Strip(8, 6), Strip(2, 99)):
+            assert in_strips(tile, strip, epilogue, dtype) == expected, (tile, strip)
 
 
 TRANSPOSED_TILES = [

@@ -27,9 +27,12 @@ from nnjit.kernels.tuning import (
     choose_groups_cut,
     choose_lanes,
     choose_lanes_tile,
+    choose_strip,
+    choose_strips_tile,
     choose_tile,
     choose_transposed_cut,
     choose_transposed_tile,
+    choose_width,
     vector_registers,
 )
 from nnjit.layers.activations import Relu, Tanh
@@ -48,7 +51,7 @@ Array = NDArray[Any]
     taps=st.integers(1, 1000),
     group_rows=st.sampled_from([None, 8, 16]),
     run=st.integers(1, 9),
-    steps=st.tuples(st.integers(0, 3), st.integers(0, 1)),
+    steps=st.tuples(st.integers(1, 3), st.integers(0, 1)),
 )
 def test_a_chosen_tile_fits(
     registers: int,
@@ -61,14 +64,18 @@ def test_a_chosen_tile_fits(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "vector_registers", lambda: registers)
-        tile = choose_tile.__wrapped__(rows, columns, taps, group_rows, run, *steps)
+        column_step, run_step = steps
+        tile = choose_tile.__wrapped__(rows, columns, taps, column_step, run, run_step)
+        in_strips = choose_strips_tile.__wrapped__(rows, columns, run, group_rows)
         lanes_tile = choose_lanes_tile.__wrapped__(rows, run * taps, run)
         turned = choose_transposed_tile.__wrapped__(run * taps, columns, run)
     assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns
-    assert group_rows is None or group_rows % tile.rows == 0
     assert run % tile.run == 0 and (tile.column_step, tile.run_step) == steps
+    assert 1 <= in_strips.rows <= rows and 1 <= in_strips.columns <= columns
+    assert group_rows is None or group_rows % in_strips.rows == 0
+    assert run % in_strips.run == 0 and (in_strips.column_step, in_strips.run_step) == (0, 1)
     # With fewer registers than 8 vectors any tile of use spills.
-    assert tile.rows * tile.columns <= max(registers, 8) - 2
+    assert max(found.rows * found.columns for found in (tile, in_strips)) <= max(registers, 8) - 2
     assert 1 <= lanes_tile.rows <= rows and 1 <= lanes_tile.columns <= run * taps
     assert lanes_tile.halved == (registers < 32) and run % lanes_tile.run == lanes_tile.columns % lanes_tile.run == 0
     assert 1 <= turned.rows <= run * taps and 1 <= turned.columns <= columns
@@ -85,7 +92,7 @@ def test_halves_of_vectors_are_columns_only_where_registers_are_few(
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-            tile = choose_tile.__wrapped__(rows, columns, 7 * run, None, run, 1, run_step, halves=True)
+            tile = choose_tile.__wrapped__(rows, columns, 7 * run, 1, run, run_step, halves=True)
         assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns * tile.units and run % tile.run == 0
         assert tile.run_step == run_step * tile.units
         if registers == 8:
@@ -113,12 +120,12 @@ def test_tiles_that_read_much_with_many_rows_fetch_ahead(monkeypatch: pytest.Mon
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
 
     def fetches(rows: int, taps: int, run: int = 3, column_step: int = 1, run_step: int = 1, size: int = 512) -> bool:
-        return choose_tile.__wrapped__(rows, 16, taps, None, run, column_step, run_step, line_vectors=size).fetches
+        return choose_tile.__wrapped__(rows, 16, taps, column_step, run, run_step, line_vectors=size).fetches
 
     # 3x3 from 64 maps, from 16, to 3.
     assert fetches(64, 576) and not fetches(16, 144) and not fetches(3, 576)
-    # 1x1, a strided gradient's two taps of 64 maps, dense.
-    assert fetches(32, 32, 32, 1, 0) and not fetches(32, 128, 64, 1, 0) and not fetches(64, 600, 600, 0, 1)
+    # 1x1, a strided gradient's two taps of 64 maps.
+    assert fetches(32, 32, 32, 1, 0) and not fetches(32, 128, 64, 1, 0)
     assert not fetches(64, 16, 16, 1, 0, size=0)
 
 
@@ -126,15 +133,15 @@ def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pyt
     for registers in (8, 32):
         monkeypatch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
         for rows, run, halves in ((32, 3, False), (5, 4, False), (64, 2, True)):
-            sizes = (rows, 16, 20 * run, None, run, 1 if halves else run, 1)
+            sizes = (rows, 16, 20 * run, 1 if halves else run, run, 1)
             tile = choose_tile.__wrapped__(*sizes, halves=halves, apart=True)
             fetched = tile.line_fetches * -(-rows // tile.rows)
             wanted = tile.columns * (1 if halves else run) / tile.units
             assert fetched - -(-rows // tile.rows) < wanted <= fetched
             assert choose_tile.__wrapped__(*sizes, halves=halves).line_fetches == 0
     # Steps are not known, or there are gaps between what columns read.
-    assert choose_tile.__wrapped__(32, 16, 60, None, 60, 1, 0, apart=True).line_fetches == 0
-    assert choose_tile.__wrapped__(32, 16, 60, None, 2, 3, 1, apart=True).line_fetches == 0
+    assert choose_tile.__wrapped__(32, 16, 60, 1, 60, 0, apart=True).line_fetches == 0
+    assert choose_tile.__wrapped__(32, 16, 60, 3, 2, 1, apart=True).line_fetches == 0
 
 
 def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,15 +162,39 @@ def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """2x2 with a stride of 2, from 16 maps to 32."""
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
-    near, far = (choose_tile.__wrapped__(32, 8, 64, None, 2, 2, 1, line_vectors=size) for size in (100, 512))
+    near, far = (choose_tile.__wrapped__(32, 8, 64, 2, 2, 1, line_vectors=size) for size in (100, 512))
     assert near.rows < far.rows
 
 
 def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two multiply-adds a cycle, each ready after four, keep eight sums busy."""
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
-    tile = choose_tile.__wrapped__(64, 56, 500)
-    assert tile.rows * tile.columns >= 8
+    for tile in (choose_tile.__wrapped__(64, 56, 500, 1), choose_strips_tile.__wrapped__(64, 8, 500)):
+        assert tile.rows * tile.columns >= 8
+
+
+@given(
+    rows=st.integers(1, 2000),
+    groups=st.integers(1, 70),
+    columns=st.integers(1, 6),
+    lines=st.integers(1, 8),
+    threads=st.sampled_from([1, 2, 5]),
+)
+def test_strips_leave_work_for_every_thread(rows: int, groups: int, columns: int, lines: int, threads: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "get_threads", lambda: threads)
+        strip, width = choose_strip(rows, lines), choose_width(TileShape(6, columns), groups)
+    assert 1 <= strip.tiles <= 8 and (strip.tiles == 1 or rows * lines // strip.tiles >= 4 * threads)
+    assert strip.taps % 4 == 0  # whole runs of any tile
+    assert groups % width == 0 and (width == groups or width % columns == 0 and groups // width >= threads)
+
+
+def test_strips_use_few_rows_and_four_columns_where_there_are_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the input, forwards, and for a batch of two blocks."""
+    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    choose = choose_strips_tile.__wrapped__
+    tiles = (choose(784, 8, 512), choose(512, 8, 784, 16), choose(784, 2, 512))
+    assert [(tile.rows, tile.columns, tile.run) for tile in tiles] == [(6, 4, 4), (4, 4, 4), (12, 2, 4)]
 
 
 def test_maps_are_in_the_lanes_where_they_fill_them_and_taps_are_worth_it() -> None:
@@ -255,7 +286,7 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-            patch.setattr(tuning, "choose_tile", choose_tile.__wrapped__)
+            patch.setattr(tuning, "choose_strips_tile", choose_strips_tile.__wrapped__)
             patch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)

@@ -66,14 +66,16 @@ def gather_labels(task, classes, labels, order, position, out):
 
 
 @kernel
-def samples_to_rows(task, groups, x, out, step):
-    """out[n, f] = x[n, f] with the features innermost instead of the samples
+def samples_to_rows(task, groups, width, x, out):
+    """out[g // width, n, g % width] = L features, from g * L on, of sample n of x: features innermost, not samples
 
-    x View (N, F), F padded to `groups` whole vectors  out (N * step, L), each sample's first `groups` vectors
-    overwritten A task owns a block and L features.
+    x View (N, F), F padded to `groups` whole vectors  out (groups * N, L), fully overwritten; width divides groups
+    A task owns a block and L features.
     """
     lanes = out.shape[1]
-    block = task // groups
     group = task % groups
+    block = task // groups
+    samples = len(out) // groups
     tile = tile_across(x.vectors, x.start + block * x.block + group * lanes * x.row, x.row)
-    tile_store(tile, out, block * lanes * step + group, step, 0, 0)
+    first = (group // width * samples + block * lanes) * width + group % width
+    tile_store(tile, out, first, width, 0, 0)

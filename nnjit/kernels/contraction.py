@@ -76,11 +76,6 @@ def first_rows(rows: int, tile_rows: int) -> NDArray[np.int64]:
     return np.minimum(np.arange(0, rows, tile_rows, dtype=np.int64), max(rows - tile_rows, 0))
 
 
-def all_taps(taps: int, column_tiles: int, lines: int = 1) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """`Weights.group`, `lines` and `columns` where every tile uses all taps, which are one line of a kernel."""
-    return taps, np.array([[0, 1]] * lines), np.array([[0, taps]] * column_tiles)
-
-
 def grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
     """The flattened coordinates of all combinations, the last range fastest."""
     grids = np.meshgrid(*(np.array(list(values), np.int64) for values in ranges), indexing="ij")

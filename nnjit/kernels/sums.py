@@ -10,15 +10,16 @@ from nnjit.kernels.simd import load, store
 
 
 @kernel
-def sum_samples(task, d, step, samples, db):
-    """db[f] = sum over n of d[n, f]
+def sum_samples(task, groups, width, samples, d, db):
+    """db[f] = sum over n < samples of d[n, f]
 
-    d (samples * step, L): from n * step on, a sample's features, in whole vectors  db (F,), fully overwritten
+    d (groups * N, L), as `batches.samples_to_rows` leaves it  db (F,), fully overwritten
     A task owns a vector of features.
     """
-    total = load(d, task)
+    first = task // width * (len(d) // groups) * width + task % width
+    total = load(d, first)
     for n in range(1, samples):
-        total = total + load(d, n * step + task)
+        total = total + load(d, first + n * width)
     store(db, task * d.shape[1], total)
 
 

@@ -120,6 +120,27 @@ def tile_rows(shape, start, first):
     return np.broadcast_to(rows[:, None, None], (shape.rows, shape.columns, lanes(start.dtype) // shape.units)).copy()
 
 
+def _tile_load(typing_context, shape, x, first):
+    tile = TileType(x.dtype, shape.value.rows, shape.value.columns)
+
+    def generate(context, builder, signature, arguments):
+        _, x_value, at = arguments
+        pointer = element_pointer(context, builder, x, x_value, types.intp, at)
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for k in range(tile.rows * tile.columns):
+            place = builder.gep(pointer, [context.get_constant(types.intp, k * tile.vector.count)])
+            value = builder.insert_value(value, load_vector(context, builder, tile.vector, place), k)
+        return value
+
+    return tile(shape, x, types.intp), generate
+
+
+@lowered_by(_tile_load)
+def tile_load(shape, x, first):
+    """The tile whose entry (r, c) is x[first + r * columns + c, :]; x (vectors, L)."""
+    return x[first : first + shape.rows * shape.columns].reshape(shape.rows, shape.columns, -1).copy()
+
+
 def _tile_zeros(typing_context, shape, like):
     tile = TileType(like.dtype, shape.value.rows, shape.value.columns, shape.value.halved)
 

@@ -18,6 +18,7 @@ from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import Extent
+from nnjit.kernels.contraction_strips import Strip
 from nnjit.kernels.contraction_weights import Cut
 from nnjit.kernels.simd import VECTOR_BYTES
 from nnjit.kernels.threads import get_threads
@@ -62,28 +63,25 @@ def choose_tile(
     rows: int,
     columns: int,
     taps: int,
-    group_rows: int | None = None,
+    column_step: int,
     run: int = 1,
-    column_step: int = 0,
     run_step: int = 1,
     used: tuple[tuple[int, int], ...] = (),
     halves: bool = False,
     line_vectors: int = 0,
     apart: bool = False,
 ) -> TileShape:
-    """The tile for an output of rows x columns that sums `taps` products. With `group_rows`, its rows must divide that.
+    """The tile for an output of rows x columns that sums `taps` products, with columns `column_step` apart.
 
-    `run` is how many taps in a row read vectors `run_step` apart, 0 if that is told at run time. Without a
-    `column_step`, 0, each column needs an address of its own (measured on one core: 8x3 runs at 151 GFLOP/s with one,
-    at 105 without; 12x2 at 164). `used` are the first and last taps of a line that each column uses, where not all
-    columns use all. `halves` says that a tile's columns may be halves of vectors, if the CPU's registers hold few. All
-    columns of an image's line together read `line_vectors` vectors, as do the tiles of the next rows after them; no
-    other line reads those if lines are `apart`.
+    `run` is how many taps in a row read vectors `run_step` apart, 0 if that is told at run time. `used` are the first
+    and last taps of a line that each column uses, where not all columns use all. `halves` says that a tile's columns
+    may be halves of vectors, if the CPU's registers hold few. All columns of an image's line together read
+    `line_vectors` vectors, as do the tiles of the next rows after them; no other line reads those if lines are `apart`.
     """
     one_run = line_vectors > 0 and run == taps
     most = max((last - first for first, last in used), default=0)
     shifted = column_step == run_step == 1
-    run = _largest_divisor(run, LONGEST_RUN if column_step and run_step else LONGEST_FAR_RUN)
+    run = _largest_divisor(run, LONGEST_RUN if run_step else LONGEST_FAR_RUN)
 
     def share(spans: tuple[tuple[int, int], ...], c: int) -> float:
         tiles = used_by_tiles(spans, c) if most else []
@@ -96,7 +94,7 @@ def choose_tile(
             read = (h + 2 * (run - 1)) / run if run_step else float(h)
             return _half_cycles(r, h, read, run) * taps * share(twice, h) + r * h * ENTRY_OVERHEAD / 2
 
-        tile = _cheapest(rows, 2 * columns, group_rows, _halves_fit, half_cost)
+        tile = _cheapest(rows, 2 * columns, None, _halves_fit, half_cost)
         if tile.columns % 2 == 0:
             tile = TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
         else:
@@ -106,13 +104,12 @@ def choose_tile(
     def cost(r: int, c: int) -> float:
         vectors = (c + run - 1) / run if shifted else float(c)
         # Runs of maps, filters or samples read each vector once.
-        near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and not (column_step and not run_step)
+        near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and run_step > 0
         line_near = line_vectors * VECTOR_BYTES <= NEAR_BYTES
         far = vectors * ((0.0 if line_near else LINE_LOAD) if near else FAR_LOAD)
-        addresses = 0.0 if column_step else 2.5 * max(c - 2, 0) / run
-        return (_cycles(r, c, far, vectors, run) + addresses) * taps * share(used, c) + r * c * ENTRY_OVERHEAD
+        return _cycles(r, c, far, vectors, run) * taps * share(used, c) + r * c * ENTRY_OVERHEAD
 
-    tile = _cheapest(rows, columns, group_rows, lambda r, c: _fits(r, c, run if shifted else 0), cost)
+    tile = _cheapest(rows, columns, None, lambda r, c: _fits(r, c, run if shifted else 0), cost)
     tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
     return _fetching(tile, rows, taps, one_run, apart)
 
@@ -129,8 +126,6 @@ def _fetching(tile: TileShape, rows: int, taps: int, one_run: bool, apart: bool)
     3x3 with a stride of 3 from 16 maps to 32 70 to 77 %, with AVX2 66 to 72; 2x2 with a stride of 2 from 64 to 128 with
     AVX2 59 to 67.
     """
-    if not tile.column_step:
-        return tile
     shifted = tile.column_step == 1 and tile.run_step == tile.units
     vectors = (tile.columns / tile.units + tile.run - 1) / tile.run if shifted else tile.columns / tile.units
     far = tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
@@ -139,6 +134,42 @@ def _fetching(tile: TileShape, rows: int, taps: int, one_run: bool, apart: bool)
     contiguous = tile.run_step > 0 and tile.run >= tile.column_step
     line_fetches = -(-fresh // -(-rows // tile.rows)) if apart and contiguous else 0
     return replace(tile, fetches=tile.rows >= FETCHING_ROWS and (one_run or far), line_fetches=line_fetches)
+
+
+@cache
+def choose_strips_tile(rows: int, columns: int, run: int, group_rows: int | None = None) -> TileShape:
+    """The tile for `contract_strips`, whose columns need an address each; `run` taps in a row read vectors equally far
+    apart. With `group_rows`, its rows must divide that.
+
+    Measured on one core as a share of the peak, 784 inputs and 512 outputs, 128 samples: to the input 6x4 94 %, 5x4 92,
+    4x4 89, 12x2 84, 8x3 72; to the weights 6x4 87, 12x2 75; forwards, where rows divide 16, 4x4 82, 8x2 77.
+    """
+    run = _largest_divisor(run, LONGEST_FAR_RUN)
+
+    def cost(r: int, c: int) -> float:
+        return _cycles(r, c, 2.5 * max(c - 4, 0) / run, c, run)
+
+    return replace(_cheapest(rows, columns, group_rows, _fits, cost), run=run)
+
+
+STRIP_TILES = 8
+"""Tiles of rows in a strip at most: with 4 and 8 of them passes to the input run at 80 and 85 % of the peak (1,024 to
+1,024, 256 samples), at 94 % with both from 784 to 512."""
+STRIP_TAPS = 128
+"""Taps of a piece: with four columns they take 32 KiB of the first cache. To 784 inputs from 512, 128 samples: 64 taps
+88 %, 96 89 %, 128 94 %, 192 91 %."""
+
+
+def choose_strip(row_tiles: int, lines: int) -> Strip:
+    """How `contract_strips` goes over `row_tiles` tiles of rows of `lines` lines: at least four tasks for a thread."""
+    return Strip(_parts(min(STRIP_TILES, row_tiles * lines // (4 * get_threads()))), STRIP_TAPS)
+
+
+def choose_width(tile: TileShape, groups: int) -> int:
+    """How many of the `groups` vectors of outputs a line has for the gradient of a dense layer's weights: whole tiles,
+    and at least a line for each thread, if they can be divided so."""
+    fitting = (width for width in range(tile.columns, groups + 1, tile.columns) if groups % width == 0)
+    return max((width for width in fitting if groups // width >= get_threads()), default=groups)
 
 
 def _largest_divisor(number: int, most: int) -> int:

@@ -102,8 +102,9 @@ class Layer(Component):
         """The zeros that the forward pass reads round an input of `shape`; None for none."""
         return None
 
-    def gradient_border(self, shape: Shape) -> Border | None:
-        """The zeros that the backward pass reads round the gradient of the output; None for none."""
+    def gradient_border(self, shape: Shape, to_input: bool) -> Border | None:
+        """The zeros that the backward pass reads round the gradient of the output, if it goes on to the input or only
+        to the parameters; None for none."""
         return None
 
     def equations(self, shape: Shape) -> Equations | None:

@@ -101,8 +101,8 @@ class Conv2d(Layer):
     def input_border(self, shape: Shape) -> Border:
         return self._convolution(shape).input_border()
 
-    def gradient_border(self, shape: Shape) -> Border:
-        return self._convolution(shape).gradient_border()
+    def gradient_border(self, shape: Shape, to_input: bool) -> Border:
+        return self._convolution(shape).gradient_border(to_input)
 
     def equations(self, shape: Shape) -> Equations:
         (channels, *_), (filters, height, width) = shape, self.output_shape(shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,14 @@ from nnjit.initializers import HeNormal, Initializer, Zeros
 from nnjit.layers.base import Example, Layer, Parameter, Shape, ShapeError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nnjit.kernels.activations import Epilogue
+    from nnjit.kernels.contraction import Extent, View
+    from nnjit.kernels.contraction_strips import Scalars
+    from nnjit.kernels.program import Call
+    from nnjit.kernels.tiles import TileShape
     from nnjit.site import Site
 
 
@@ -83,74 +91,83 @@ class Dense(Layer):
 
         from nnjit.kernels.activations import Epilogue
         from nnjit.kernels.batches import samples_to_rows
-        from nnjit.kernels.contraction import Extent, View, Weights, all_taps, contract, first_rows
+        from nnjit.kernels.contraction import Extent, View, first_rows
+        from nnjit.kernels.contraction_strips import Scalars
         from nnjit.kernels.program import Call
         from nnjit.kernels.sums import sum_samples
-        from nnjit.kernels.tuning import choose_tile
+        from nnjit.kernels.tuning import choose_strips_tile, choose_width
         from nnjit.parameters import aligned_zeros
 
         lanes, blocks, batch = site.lanes, site.x.blocks, site.batch_size
         inputs, outputs = site.x.shape[0], self.units
         work = batch * inputs * outputs
         weight = site.parameters["weight"]
-        input_steps = np.arange(inputs, dtype=np.int64)
+        input_steps, output_steps = np.arange(inputs, dtype=np.int64), np.arange(outputs, dtype=np.int64)
         zeros = aligned_zeros((max(inputs, len(weight) // inputs),), site.dtype)
         bias = site.parameters["bias"] if self.bias else zeros
 
         # Forwards, a tile's rows divide a group of L outputs; the last one may run into the padding, whose weights are
         # 0.
-        tile = replace(choose_tile(outputs, blocks, inputs, group_rows=lanes, run=inputs), tap_step=lanes)
+        tile = replace(choose_strips_tile(outputs, blocks, run=inputs, group_rows=lanes), tap_step=lanes)
         starts = np.arange(0, outputs, tile.rows, dtype=np.int64)
-        weights = Weights(
-            weight,
-            starts // lanes * inputs * lanes + starts % lanes,
-            input_steps * lanes,
-            *all_taps(inputs, -(-blocks // tile.columns)),
-        )
-        out = site.out.blocks_as_columns()
+        scalars = Scalars(weight, starts // lanes * inputs * lanes + starts % lanes, input_steps * lanes)
+        x, out = site.x.blocks_as_columns(), site.out.blocks_as_columns()
         extent = Extent(1, len(starts) * tile.rows, 1, blocks)
-        arguments = (tile, extent, weights, site.x.blocks_as_columns(), input_steps, bias, out, site.epilogue, out)
-        site.forward.append(Call(contract, len(starts), arguments, work))
+        ends = (bias, out, site.epilogue, out)
+        site.forward.append(_contraction(site, tile, extent, scalars, x, input_steps, ends, work))
         if site.dout is None:
             return
 
         groups = -(-outputs // lanes)
-        step = groups | 1  # an odd number, as in `Buffer.allocate`
-        rows = aligned_zeros((blocks * lanes * step, lanes), site.dtype)
         samples = np.arange(batch, dtype=np.int64)
-        turn = (groups, site.dout.view, rows, step)
+        tile = choose_strips_tile(inputs, groups, run=gcd(batch, lanes))
+        tile = replace(tile, row_step=lanes, tap_step=1, column_step=1, run_step=0)
+        # Groups of outputs are cut into lines, the slowest of the tasks: so a thread computes the gradients of the
+        # weights that it updates, and goes forwards with.
+        width = choose_width(tile, groups)
+        rows = aligned_zeros((groups * blocks * lanes, lanes), site.dtype)
+        turn = (groups, width, site.dout.view, rows)
         site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, 5 * rows.size))
-        tile = choose_tile(inputs, groups, batch, run=gcd(batch, lanes), column_step=1, run_step=0)
-        tile = replace(tile, row_step=lanes, tap_step=1)
-        # Groups of outputs are cut into lines of a tile's width, the slowest of the tasks: so a thread computes the
-        # gradients of the weights that it updates, and goes forwards with.
-        width = tile.columns if groups % tile.columns == 0 else groups
-        lines = groups // width
-        starts = first_rows(inputs, tile.rows)
         sample_steps = (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes
-        used = all_taps(batch, -(-width // tile.columns), lines)
-        scalars = Weights(site.x.view.vectors.reshape(-1), starts * lanes, sample_steps, *used)
-        vectors = View(rows, 0, 0, 0, width, 1)
+        scalars = Scalars(site.x.view.vectors.reshape(-1), first_rows(inputs, tile.rows) * lanes, sample_steps)
+        vectors = View(rows, 0, 0, 0, blocks * lanes * width, 1)
         gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, width * inputs, inputs)
-        extent = Extent(1, inputs, lines, width)
-        arguments = (tile, extent, scalars, vectors, samples * step, zeros, gradient, Epilogue(), gradient)
-        site.backward_parameters.append(Call(contract, len(starts) * lines, arguments, work))
+        extent = Extent(1, inputs, groups // width, width)
+        ends = (zeros, gradient, Epilogue(), gradient)
+        site.backward_parameters.append(_contraction(site, tile, extent, scalars, vectors, samples * width, ends, work))
         if self.bias:
-            summed = (rows, step, batch, site.gradients["bias"])
+            summed = (groups, width, batch, rows, site.gradients["bias"])
             site.backward_parameters.append(Call(sum_samples, groups, summed, 5 * batch * outputs))
         if site.dx is None:
             return
 
-        tile = replace(choose_tile(inputs, blocks, outputs, run=gcd(outputs, lanes)), row_step=lanes, tap_step=1)
-        starts = first_rows(inputs, tile.rows)
-        steps = np.arange(outputs, dtype=np.int64)
-        weights = Weights(
-            weight,
-            starts * lanes,
-            steps // lanes * inputs * lanes + steps % lanes,
-            *all_taps(outputs, -(-blocks // tile.columns)),
-        )
+        tile = choose_strips_tile(inputs, blocks, run=gcd(outputs, lanes))
+        tile = replace(tile, row_step=lanes, tap_step=1)
+        steps = output_steps // lanes * inputs * lanes + output_steps % lanes
+        scalars = Scalars(weight, first_rows(inputs, tile.rows) * lanes, steps)
         dout, dx, y = (buffer.blocks_as_columns() for buffer in (site.dout, site.dx, site.x))
         extent = Extent(1, inputs, 1, blocks)
-        arguments = (tile, extent, weights, dout, steps, zeros, dx, site.dx_epilogue, y)
-        site.backward_input.append(Call(contract, len(starts), arguments, work))
+        ends = (zeros, dx, site.dx_epilogue, y)
+        site.backward_input.append(_contraction(site, tile, extent, scalars, dout, output_steps, ends, work))
+
+
+def _contraction(
+    site: Site,
+    tile: TileShape,
+    extent: Extent,
+    scalars: Scalars,
+    x: View,
+    x_taps: NDArray[np.int64],
+    ends: tuple[NDArray[Any], View, Epilogue, View],
+    work: int,
+) -> Call:
+    """The call of `contract_strips`; `ends`: its bias, out, epilogue and y."""
+    from nnjit.kernels.contraction_strips import contract_strips, strip_vectors
+    from nnjit.kernels.program import Call
+    from nnjit.kernels.tuning import choose_strip
+
+    row_tiles = len(scalars.firsts)
+    strip = choose_strip(row_tiles, extent.lines)
+    scratch = site.workspace.by_thread(strip_vectors(tile, strip, extent))
+    arguments = (tile, strip, extent, scalars, x, x_taps, *ends, scratch)
+    return Call(contract_strips, -(-row_tiles // strip.tiles) * extent.lines, arguments, work)
