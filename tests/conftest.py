@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from nnjit import convolution
+from nnjit import convolution, network
 from nnjit.kernels import tuning
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.contraction_strips import Strip
@@ -28,6 +28,12 @@ def silent_arithmetic() -> Iterator[None]:
     """NumPy's twins of the operations as quiet as compiled ones, which never warn of an overflow or a NaN."""
     with np.errstate(all="ignore"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def shared_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradients of small networks in memory that they share, as those of large ones are."""
+    monkeypatch.setattr(network, "SHARED_BYTES", 0)
 
 
 @pytest.fixture(scope="module")

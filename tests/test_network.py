@@ -9,6 +9,7 @@ import pytest
 from battery import BoundLoss, Stack, by_reference, errors, layers_of, loss_of
 from numpy.testing import assert_allclose
 
+from nnjit import network
 from nnjit.buffers import Buffer
 from nnjit.kernels.program import Program
 from nnjit.layers import Layer
@@ -261,6 +262,17 @@ def test_gradients_of_images_take_the_memory_of_two() -> None:
     assert neighbours(apart, 1) == [False, False] and neighbours(apart, 2) == [False]
     # The first needs no border: its gradient goes to no input.
     assert [buffer.clears for buffer in shared + apart] == [False, True, True] + [False] * 3
+
+
+def test_small_gradients_have_memory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clearing(batch_size: int) -> int:
+        bound = Network(DEEP, (2, 15, 14), np.float32, seed=0).bind(batch_size)
+        return sum(site.dout is not None and site.dout.clears for site in bound.sites)
+
+    assert clearing(16) == 3
+    # A block's gradients take 12,044 vectors.
+    monkeypatch.setattr(network, "SHARED_BYTES", 64 * 2 * 12_044)
+    assert (clearing(16), clearing(32)) == (0, 3)
 
 
 def test_everything_bound_reads_the_networks_weights_in_place() -> None:

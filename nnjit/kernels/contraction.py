@@ -82,10 +82,14 @@ def grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
     return [grid.reshape(-1) for grid in grids]
 
 
-@register_jitable
+@register_jitable(inline="always")
 def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile):
-    """What a task of `contract` computes: a tile of rows of a line. Row `row` of the tile's first one lies from
-    out[out_first] on, y likewise."""
+    """What a task of `contract` computes: a tile of rows of a line, the first of which lies from out[out_first] on, and
+    from y[y_first].
+
+    It is a part of its callers' code; as a function that is called it finds its operands in memory (to 64 maps by 9x9
+    722 instead of 662 us on one core).
+    """
     row = min(row_tile * tile.rows, extent.rows - tile.rows)
     shared = row_tile * tile.rows - row
     w_first = w.firsts[row_tile]
