@@ -149,7 +149,8 @@ def _backward(training: TrainingStep) -> Iterator[Values]:
     layout = bound.network.layout
     for stage, site in zip(reversed(bound.network.stages), reversed(bound.sites), strict=True):
         if site.dout is not None:
-            yield Values(f"the gradient at the output of {_name(stage)}", site.dout.read(count), True)
+            where = "before the pooling" if stage.pooling else "at the output"
+            yield Values(f"the gradient {where} of {_name(stage)}", site.dout.read(count), True)
         for short in site.gradients:
             name = f"layers.{stage.position}.{short}"
             yield Values(f"the gradient of {name}", bound.gradients[layout.indices(name)], False)

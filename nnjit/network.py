@@ -3,9 +3,7 @@ step."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,7 +16,7 @@ from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
 from nnjit.pooling import pairs, unpool_call, winners_for
 from nnjit.site import Site, Workspace, apply_call, clear_call
-from nnjit.stages import each_alone, fuse
+from nnjit.stages import Gradient, backward_order, each_alone, fuse, share_memory
 
 
 class Network:
@@ -66,25 +64,6 @@ class Network:
         return BoundNetwork(self, batch_size, training, input_gradient, keep_gradients)
 
 
-SHARED_BYTES = 8_000_000
-"""What the gradients of all images take at least if they are to share memory: a small network saves little, and does
-not have to clear borders (11 of 680 us of LeNet-5's step)."""
-
-
-@dataclass(frozen=True)
-class _Space:
-    """Where a gradient lies during the backward pass."""
-
-    number: int
-    """How many stages come before what it is the gradient of."""
-    shape: Shape
-    border: Border
-    is_view: bool = False
-    """Whether it is the next one's memory under another shape."""
-    before_pooling: bool = False
-    """Whether it is the gradient of what a stage computes before it pools that."""
-
-
 class BoundNetwork:
     """A network's buffers and kernel calls for one batch size.
 
@@ -109,8 +88,10 @@ class BoundNetwork:
             else:
                 outputs.append(self._allocate(stage.out_shape, border))
         self.x, self.out = outputs[0], outputs[-1]
-        spaces = list(self._gradient_spaces(input_gradient)) if training else []
-        gradients, computed = self._gradient_buffers(spaces, keep_gradients)
+        gradients: list[Buffer | None] = [None] * len(outputs)
+        computed = gradients
+        if training:
+            gradients, computed = self._gradient_buffers(input_gradient, keep_gradients)
         self.dx, self.dout = gradients[0], gradients[-1]
         self.sites = [
             self._site(number, outputs[number], outputs[number + 1], gradients[number], computed[number + 1])
@@ -126,47 +107,36 @@ class BoundNetwork:
     def _allocate(self, shape: Shape, border: Border | None) -> Buffer:
         return Buffer.allocate(self.blocks, shape, self.network.dtype, border or Border())
 
-    def _gradient_spaces(self, input_gradient: bool) -> Iterator[_Space]:
-        """The gradients of a backward pass, in the order in which it fills them; none before the first parameter, where
-        they are not used."""
-        stages, last = self.network.stages, len(self.network.stages)
-        trained = (k for k, stage in enumerate(stages) if stage.layer.parameters(stage.shape))
-        first = 0 if input_gradient else next(trained, last)
-        for k in range(last, first, -1):
-            stage = stages[k - 1]
-            border = stage.layer.gradient_border(stage.shape, k - 1 > first or input_gradient) or Border()
-            is_view = k < last and stages[k].layer.is_view
-            if stage.pooling:
-                yield _Space(k, stage.out_shape, Border(), is_view)
-                yield _Space(k, stage.layer.output_shape(stage.shape), border, before_pooling=True)
-            else:
-                yield _Space(k, stage.out_shape, border, is_view and not border.zeros)
-        if input_gradient:
-            yield _Space(0, self.network.shapes[0], Border(), bool(stages) and stages[0].layer.is_view)
+    def _border(self, gradient: Gradient, input_gradient: bool) -> Border:
+        """The zeros round a gradient that the stage before it reads."""
+        stage = self.network.stages[gradient.number - 1]
+        if gradient.number == 0 or (stage.pooling and not gradient.before_pooling):
+            return Border()
+        before = self.network.stages[: gradient.number - 1]
+        to_input = input_gradient or any(each.layer.parameters(each.shape) for each in before)
+        return stage.layer.gradient_border(stage.shape, to_input) or Border()
 
-    def _gradient_buffers(
-        self, spaces: Sequence[_Space], apart: bool
-    ) -> tuple[list[Buffer | None], list[Buffer | None]]:
+    def _gradient_buffers(self, input_gradient: bool, keep: bool) -> tuple[list[Buffer | None], list[Buffer | None]]:
         """The gradients of the input and of every stage's output; and the same, but of what a stage computes before it
-        pools that.
-
-        Unless they are kept `apart`, images share memory if they are large.
-        """
+        pools that. Large ones of images share memory, unless they are to `keep`."""
         gradients: list[Buffer | None] = [None] * (len(self.network.stages) + 1)
         computed = list(gradients)
-        images = [space for space in spaces if not space.is_view and len(space.shape) == 3]
-        vectors = self.blocks * sum(math.prod(space.shape) for space in images)
-        found: dict[_Space, Buffer] = {}
-        if not apart and vectors * VECTOR_BYTES >= SHARED_BYTES:
-            places = [(space.shape, space.border) for space in images]
+        borders = {
+            each: self._border(each, input_gradient) for each in backward_order(self.network.stages, input_gradient)
+        }
+        views = {each for each, border in borders.items() if each.is_view and not border.zeros}
+        found: dict[Gradient, Buffer] = {}
+        if not keep and share_memory(list(borders), self.blocks * VECTOR_BYTES):
+            images = [each for each in borders if len(each.shape) == 3 and each not in views]
+            places = [(each.shape, borders[each]) for each in images]
             found = dict(zip(images, Buffer.allocate_in_turns(self.blocks, places, self.network.dtype), strict=True))
-        for space in spaces:
-            after = gradients[space.number + 1] if space.is_view else None
-            buffer = after.reshaped(space.shape) if after else found.get(space)
-            buffer = buffer or self._allocate(space.shape, space.border)
-            if not space.before_pooling:
-                gradients[space.number] = buffer
-            computed[space.number] = buffer
+        for each, border in borders.items():
+            after = gradients[each.number + 1] if each in views else None
+            buffer = after.reshaped(each.shape) if after else found.get(each)
+            buffer = buffer or self._allocate(each.shape, border)
+            if not each.before_pooling:
+                gradients[each.number] = buffer
+            computed[each.number] = buffer
         return gradients, computed
 
     def activation_before(self, number: int) -> str:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from nnjit.config import Config
 from nnjit.layers.base import Layer, Shape
-from nnjit.stages import fuse
+from nnjit.stages import backward_order, fuse, share_memory
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,13 @@ def summarize(config: Config, shapes: Sequence[Shape]) -> Summary:
     ]
     parameters = sum(layer.parameters for layer in layers)
     size = 4 if config.train.precision == "float32" else 8
+    in_batch = size * config.train.batch_size
     return Summary(
         layers=layers,
         parameters=parameters,
         multiply_adds=sum(layer.multiply_adds for layer in layers),
         parameter_bytes=parameters * size * (2 + len(config.optimizer.state)),
-        activation_bytes=(math.prod(shapes[0]) + _kept_entries(config.model, shapes)) * size * config.train.batch_size,
+        activation_bytes=(math.prod(shapes[0]) + _kept_entries(config.model, shapes, in_batch)) * in_batch,
     )
 
 
@@ -87,17 +88,17 @@ def _fields(layers: Sequence[Layer], shapes: Sequence[Shape]) -> list[Shape | No
     return fields
 
 
-def _kept_entries(layers: Sequence[Layer], shapes: Sequence[Shape]) -> int:
+def _kept_entries(layers: Sequence[Layer], shapes: Sequence[Shape], bytes_of_entry: int) -> int:
     """For a sample, the entries of all outputs that have memory of their own, which what a layer applies to its output
-    before it is stored has not, and of the gradients, of which those of images share the memory of two neighbours."""
+    before it is stored has not, and of the gradients, of which large ones of images share the memory of two neighbours.
+
+    An entry takes `bytes_of_entry` for a batch.
+    """
     stages = fuse(layers, shapes)
     outputs = sum(math.prod(stage.out_shape) for stage in stages if not stage.layer.is_view)
-    gradients: list[Shape] = []
-    for stage, after in zip(stages, [*stages[1:], None], strict=True):
-        if stage.pooling:
-            gradients.append(stage.layer.output_shape(stage.shape))
-        if after is None or not after.layer.is_view:
-            gradients.append(stage.out_shape)
-    images = [math.prod(shape) for shape in gradients if len(shape) == 3]
-    pair = max(map(sum, pairwise([0, *images, 0])))
-    return outputs + pair + sum(math.prod(shape) for shape in gradients if len(shape) != 3)
+    gradients = [each for each in backward_order(stages, input_gradient=False) if not each.is_view]
+    sizes = [math.prod(each.shape) for each in gradients]
+    if not share_memory(gradients, bytes_of_entry):
+        return outputs + sum(sizes)
+    images = [size for size, each in zip(sizes, gradients, strict=True) if len(each.shape) == 3]
+    return outputs + sum(sizes) - sum(images) + max(map(sum, pairwise([0, *images, 0])))

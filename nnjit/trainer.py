@@ -246,6 +246,7 @@ class Trainer:
     def keep_gradients(self) -> None:
         """Let every step from now on leave all its gradients to be read; what the optimizer remembers is lost."""
         rate = float(self.step.rate[0])
+        del self.step  # before the next one takes as much memory
         self.step = training_step(self.network, self.config, self.dataset, keep_gradients=True)
         self.step.rate[0] = rate
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from nnjit import convolution, network
+from nnjit import convolution, stages
 from nnjit.kernels import tuning
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.contraction_strips import Strip
@@ -33,7 +33,7 @@ def silent_arithmetic() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def shared_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradients of small networks in memory that they share, as those of large ones are."""
-    monkeypatch.setattr(network, "SHARED_BYTES", 0)
+    monkeypatch.setattr(stages, "SHARED_BYTES", 0)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def few_tiles() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "choose_tile", choose)
         patch.setattr(tuning, "choose_strips_tile", choose)
-        patch.setattr(tuning, "choose_strip", lambda row_tiles, lines: Strip(min(2, row_tiles), 6))
+        patch.setattr(tuning, "choose_strip", lambda tile, row_tiles, lines: Strip(min(2, row_tiles), 6))
         yield
 
 

@@ -22,6 +22,7 @@ from nnjit.layers.base import LayerShapeError
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
 from nnjit.layers.pooling import AveragePool, MaxPool
+from nnjit.site import clear_call
 from nnjit.steps import Feed, Scaling
 
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 8, 11])
@@ -257,6 +258,16 @@ def test_labels_become_zeros_and_ones_for_one_output() -> None:
 
 
 # Buffers
+
+
+@given(shape=st.tuples(SIZES, SIZES, SIZES), zeros=st.tuples(*[st.integers(0, 2)] * 5))
+def test_a_cleared_border_is_zero_everywhere(shape: Any, zeros: Any) -> None:
+    buffer = Buffer.allocate(2, shape, np.float64, Border(*zeros))
+    buffer.view.vectors[:] = np.nan
+    buffer.view.vectors.reshape(-1)[buffer.places(16)] = 1
+    Program([clear_call(buffer)]).run()
+    assert_array_equal(buffer.view.vectors.sum(), 16 * np.prod(shape))
+    assert_array_equal(buffer.read(16), 1)
 
 
 @given(

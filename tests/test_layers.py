@@ -150,6 +150,8 @@ FUSED = [
     (["conv2d", "relu", "max_pool: 2"], (2, 5, 7)),
     (["conv2d", "max_pool: 2", "relu"], (2, 5, 7)),
     (["conv2d", "tanh", "average_pool: 2", "sigmoid"], (2, 5, 7)),
+    (["conv2d", "tanh", "flatten", "dense: 3"], (2, 5, 7)),
+    (["conv2d", "sigmoid", "max_pool: 2", "flatten", "dense: 3"], (2, 5, 7)),
     (["conv2d", "relu", "conv2d"], (2, 5, 7)),
     (["conv2d", "relu", "flatten", "dense: 3"], (2, 5, 7)),
     (["conv2d", "flatten", "relu", "dense: 3"], (2, 5, 7)),

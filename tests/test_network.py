@@ -9,7 +9,7 @@ import pytest
 from battery import BoundLoss, Stack, by_reference, errors, layers_of, loss_of
 from numpy.testing import assert_allclose
 
-from nnjit import network
+from nnjit import stages
 from nnjit.buffers import Buffer
 from nnjit.kernels.program import Program
 from nnjit.layers import Layer
@@ -271,7 +271,7 @@ def test_small_gradients_have_memory_of_their_own(monkeypatch: pytest.MonkeyPatc
 
     assert clearing(16) == 3
     # A block's gradients take 12,044 vectors.
-    monkeypatch.setattr(network, "SHARED_BYTES", 64 * 2 * 12_044)
+    monkeypatch.setattr(stages, "SHARED_BYTES", 64 * 2 * 12_044)
     assert (clearing(16), clearing(32)) == (0, 3)
 
 

@@ -73,9 +73,11 @@ def written(call: Call, task: int) -> dict[str, NDArray[np.bool_]]:
     if any(value is memory for value in inputs if isinstance(value, np.ndarray) for memory in results.values()):
         return {}
     before = {name: memory.copy() for name, memory in results.items()}
-    # What another task left in the thread's scratch memory is not there either.
-    for memory in (*results.values(), *(named[name] for name in ("scratch",) if name in named)):
+    for memory in results.values():
         memory[...] = np.nan
+    # What another task left in the thread's scratch memory is not there either; in a result it would be seen.
+    for name in {"scratch"} & named.keys():
+        named[name][...] = 0
     call.kernel(task, *((0,) if first == 2 else ()), *call.arguments)
     filled = {name: ~np.isnan(memory) for name, memory in results.items()}
     for name, memory in results.items():

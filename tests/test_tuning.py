@@ -179,13 +179,17 @@ def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) ->
     columns=st.integers(1, 6),
     lines=st.integers(1, 8),
     threads=st.sampled_from([1, 2, 5]),
+    run=st.integers(1, 4),
 )
-def test_strips_leave_work_for_every_thread(rows: int, groups: int, columns: int, lines: int, threads: int) -> None:
+def test_strips_leave_work_for_every_thread(
+    rows: int, groups: int, columns: int, lines: int, threads: int, run: int
+) -> None:
+    tile = TileShape(6, columns, run=run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "get_threads", lambda: threads)
-        strip, width = choose_strip(rows, lines), choose_width(TileShape(6, columns), groups)
+        strip, width = choose_strip(tile, rows, lines), choose_width(tile, groups)
     assert 1 <= strip.tiles <= 8 and (strip.tiles == 1 or rows * lines // strip.tiles >= 4 * threads)
-    assert strip.taps % 4 == 0  # whole runs of any tile
+    assert strip.taps > 100 and strip.taps % run == 0
     assert groups % width == 0 and (width == groups or width % columns == 0 and groups // width >= threads)
 
 

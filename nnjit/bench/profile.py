@@ -3,6 +3,7 @@ as it does in a whole step."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -86,18 +87,23 @@ def profile(workload: Workload, seconds: float) -> Profile:
                 passes[name] = PassTime(times[part], rate, times[part] / step_seconds)
         layers.append(LayerTimes(stage.position, "+".join(stage.kinds), stage.out_shape, passes))
         if stage.pooling:
-            seconds = times.get(_Part(number, "pooling"), 0.0)
-            back: dict[Pass, PassTime] = {"gradient_to_input": PassTime(seconds, None, seconds / step_seconds)}
+            taken = times.get(_Part(number, "pooling"), 0.0)
+            back: dict[Pass, PassTime] = {"gradient_to_input": PassTime(taken, None, taken / step_seconds)}
             layers.append(LayerTimes(stage.last, stage.pooling, stage.out_shape, back))
     rest = {name: times.get(_Part(None, name), 0.0) for name in REST}
     return Profile(step_seconds, 2e-9 * work / step_seconds, layers, rest)
 
 
 def _multiply_adds(stage: Stage, site: Site, name: Pass) -> int:
-    """Of one pass over a batch; each has as many as the forward pass."""
+    """Of one pass over a batch; each has as many as the forward pass, which leaves out what falls into no window of its
+    pooling."""
     if name == "gradient_to_input" and site.dx is None:
-        return 0  # the derivative of an activation alone
-    return stage.layer.multiply_adds(stage.shape) * site.batch_size
+        return 0  # the derivative of an activation or a border of zeros alone
+    work = stage.layer.multiply_adds(stage.shape) * site.batch_size
+    if not stage.pooling:
+        return work
+    pooled, computed = (math.prod(shape) for shape in (stage.out_shape, stage.layer.output_shape(stage.shape)))
+    return work * 4 * pooled // computed
 
 
 def _part_seconds(workload: Workload, seconds: float) -> tuple[float, Mapping[_Part, float]]:

@@ -42,7 +42,9 @@ def bench(
 
     Steps of CONFIG go round in 20 batches of its training data, or of random numbers of the same shape where a data
     file is not there. Times are medians after a warm-up; compiling counts apart. A row per layer gives the time of each
-    of its passes, its GFLOP/s (a multiply-add is two operations) and its share of the step.
+    of its passes, its GFLOP/s (a multiply-add is two operations) and its share of the step. An activation or a pooling
+    that the layer before it applies is part of that layer's row; the way back through such a pooling has a row of its
+    own.
 
     \b
     Examples:

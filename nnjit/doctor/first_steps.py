@@ -47,7 +47,10 @@ def examine_first_steps(config: Config, dataset: Dataset) -> Iterator[Finding]:
     step.feed.order[:] = epoch_order(config, dataset.train.rows, 0)
     some = replace(dataset.train, rows=np.sort(step.feed.order[:SAMPLES]))
     scalings = Scaling(dataset.shift, dataset.factor), Scaling(dataset.target_shift, dataset.target_factor)
-    evaluation = Evaluation(network, config.loss, metric_for(config, dataset.classes), some, *scalings)
+    # Every layer apart, so that units are seen before they are pooled; with the same weights.
+    apart = Network(config.model, dataset.shape, network.dtype, config.seed, fused=False)
+    apart.weights = network.weights
+    evaluation = Evaluation(apart, config.loss, metric_for(config, dataset.classes), some, *scalings)
 
     loss = evaluation.run()["loss"]
     yield _loss_at_start(config, dataset, evaluation, loss)

@@ -1,4 +1,4 @@
-"""Sums of products: the one loop that convolutions and dense layers share, forwards and backwards.
+"""Sums of products: the loop of convolutions, forwards and to the input.
 
     out[n, r, i, j] = bias[r] + sum over k of w[r, k] * x[n, i, j, k]       w scalars, x, out vectors
 

@@ -160,9 +160,11 @@ STRIP_TAPS = 128
 88 %, 96 89 %, 128 94 %, 192 91 %."""
 
 
-def choose_strip(row_tiles: int, lines: int) -> Strip:
-    """How `contract_strips` goes over `row_tiles` tiles of rows of `lines` lines: at least four tasks for a thread."""
-    return Strip(_parts(min(STRIP_TILES, row_tiles * lines // (4 * get_threads()))), STRIP_TAPS)
+def choose_strip(tile: TileShape, row_tiles: int, lines: int) -> Strip:
+    """How `contract_strips` goes over `row_tiles` tiles of rows of `lines` lines: in at least four tasks for a thread,
+    if there are as many tiles, and in pieces of whole runs."""
+    tiles = _parts(min(STRIP_TILES, row_tiles * lines // (4 * get_threads())))
+    return Strip(tiles, STRIP_TAPS // tile.run * tile.run)
 
 
 def choose_width(tile: TileShape, groups: int) -> int:

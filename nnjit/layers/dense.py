@@ -35,6 +35,7 @@ class Dense(Layer):
         Example({"units": 1}, (1,)),
         Example({"units": 3}, (5,)),
         Example({"units": 19, "bias": False}, (23,)),
+        Example({"units": 2}, (129,)),
     )
     applies_activation = True
     applies_derivative = True
@@ -167,7 +168,7 @@ def _contraction(
     from nnjit.kernels.tuning import choose_strip
 
     row_tiles = len(scalars.firsts)
-    strip = choose_strip(row_tiles, extent.lines)
+    strip = choose_strip(tile, row_tiles, extent.lines)
     scratch = site.workspace.by_thread(strip_vectors(tile, strip, extent))
     arguments = (tile, strip, extent, scalars, x, x_taps, *ends, scratch)
     return Call(contract_strips, -(-row_tiles // strip.tiles) * extent.lines, arguments, work)
