@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from battery import layers_of
 from command import DIGITS
 from numpy.testing import assert_array_equal
 
 import nnjit.bench.profile
 from nnjit.bench import limits
 from nnjit.bench.memory import peak_memory_bytes
-from nnjit.bench.profile import PASSES, REST, profile
+from nnjit.bench.profile import PASSES, REST, _multiply_adds, profile
 from nnjit.bench.timing import LEAST_RUNS, median_seconds, race, run_times
 from nnjit.bench.workload import BATCHES, Workload, absent_files, bind_workload, measured_data
 from nnjit.config import LoadedConfig, parse_config
@@ -24,6 +25,7 @@ from nnjit.kernels import limits as kernels
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.threads import get_threads
 from nnjit.kernels.tiles import TileShape
+from nnjit.network import Network
 from nnjit.parameters import aligned_zeros
 from nnjit.prepare import check_shapes
 
@@ -182,6 +184,13 @@ def test_rates_follow_from_multiply_adds_and_times() -> None:
     assert pool["gradient_to_input"].gflops is None
     total = 2 * 8 * 3 * 16 * 9 + 3 * 8 * 12 * 4
     assert math.isclose(found.gflops, 2e-9 * total / found.step_seconds)
+
+
+def test_what_falls_into_no_window_is_no_work() -> None:
+    layers = layers_of({"conv2d": {"filters": 3, "kernel": 3, "padding": "same"}}, {"max_pool": 2})
+    network = Network(layers, (2, 5, 7), np.float32, seed=0)
+    (stage,), (site,) = network.stages, network.bind(4).sites
+    assert _multiply_adds(stage, site, "forward") == 4 * 3 * 2 * 9 * (4 * 6)
 
 
 def test_a_part_too_short_to_tell_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
