@@ -142,7 +142,9 @@ def test_compilation_is_announced_and_measured(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     lines = process("train", "tiny.yaml", "--set", "train.epochs=1").stderr.splitlines()
     assert re.fullmatch(rf"compiling kernels, kept in {tmp_path}/cache/[0-9a-f]{{16}}", lines[0])
-    assert re.fullmatch(r"compiled in \d+\.\d s: add_up, .*contract_strips \(\d+\), .*softmax_cross_entropy.*", lines[1])
+    assert re.fullmatch(
+        r"compiled in \d+\.\d s: add_up, .*contract_strips \(\d+\), .*softmax_cross_entropy.*", lines[1]
+    )
     assert len(lines) == 3
 
 
