@@ -73,8 +73,9 @@ class Site:
     """(entries of out, L): which entry of its window each is, for the layer to fill."""
     forward: list[Call] = field(default_factory=list)
     backward_output: list[Call] = field(default_factory=list)
-    """From the gradient that the stages after this one leave to `dout`, for the network to fill: the derivative of
-    `epilogue` where no layer after this one applies it, and what undoes the pooling."""
+    """From the gradient that the stages after this one leave to `dout`, for the network to fill: zeros in the border of
+    shared memory, the derivative of `epilogue` where no layer after this one applies it, the way back through the
+    pooling."""
     backward_parameters: list[Call] = field(default_factory=list)
     backward_input: list[Call] = field(default_factory=list)
     decisions: list[NDArray[Any]] = field(default_factory=list)
