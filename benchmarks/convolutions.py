@@ -27,6 +27,7 @@ from nnjit.kernels.program import Call, Program
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
 from nnjit.kernels.tuning import vector_registers
 from nnjit.kernels.winograd import winograd
+from nnjit.kernels.winograd_overlap import winograd_overlap
 from nnjit.kernels.winograd_weights import winograd_weights
 from nnjit.layers.conv2d import Conv2d
 from nnjit.network import Network
@@ -158,7 +159,7 @@ def calls_of(site: Site) -> dict[Pass, list[Call]]:
 
 def algorithm_of(calls: Iterable[Call]) -> str:
     """How a pass is computed."""
-    return WINOGRAD if any(call.kernel in (winograd, winograd_weights) for call in calls) else DIRECT
+    return WINOGRAD if any(call.kernel in (winograd, winograd_overlap, winograd_weights) for call in calls) else DIRECT
 
 
 def least_seconds(program: Program, seconds: float) -> float:

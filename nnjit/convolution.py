@@ -32,6 +32,8 @@ from nnjit.kernels.program import Call
 from nnjit.kernels.tuning import (
     choose_blocks,
     choose_form,
+    choose_input_form,
+    choose_shares,
     choose_tile,
     choose_tiling,
     choose_weights_form,
@@ -39,6 +41,7 @@ from nnjit.kernels.tuning import (
     used_by_tiles,
 )
 from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
+from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
@@ -117,12 +120,19 @@ class Convolution:
     @property
     def _forward_form(self) -> Form | None:
         """The form of Winograd's algorithm for the forward pass, None for direct sums."""
-        return self._form(self.filters, self.shape[0], (self.axes[0].size, self.axes[1].size))
+        if self.direct:
+            return None
+        sizes = (self.axes[0].size, self.axes[1].size)
+        return choose_form(self.kernel, self.stride, self.filters, self.shape[0], sizes, self._products)
 
     @property
-    def _input_form(self) -> Form | None:
-        """Likewise for the gradient to the input."""
-        return self._form(self.shape[0], self.filters, (self.shape[1], self.shape[2]))
+    def _input_form(self) -> tuple[Form | None, bool]:
+        """Likewise for the gradient to the input, and whether it goes over the tiles of the output."""
+        if self.direct:
+            return None, False
+        sizes, outputs = (self.shape[1], self.shape[2]), (self.axes[0].size, self.axes[1].size)
+        products = self._products
+        return choose_input_form(self.kernel, self.stride, self.shape[0], self.filters, sizes, outputs, products)
 
     @property
     def _weights_form(self) -> Form | None:
@@ -132,15 +142,14 @@ class Convolution:
         sizes = (self.axes[0].size, self.axes[1].size)
         return choose_weights_form(self.kernel, self.stride, self.filters, self.shape[0], sizes)
 
-    def _form(self, rows: int, maps: int, sizes: tuple[int, int]) -> Form | None:
-        if self.direct:
-            return None
-        # Taps that meet the border are left out by direct sums.
+    @property
+    def _products(self) -> int:
+        """The products of direct sums for a pair of maps, which leave out taps that meet the border."""
         met = [
             sum(last - first for first, last in _spans(on.size, self.stride[k], self._offsets(k), self.shape[1 + k]))
             for k, on in enumerate(self.axes)
         ]
-        return choose_form(self.kernel, self.stride, rows, maps, sizes, int(met[0] * met[1]))
+        return int(met[0] * met[1])
 
     def _offsets(self, k: int) -> list[int]:
         """How far from position i * stride of the input the taps of output i lie, on axis k."""
@@ -160,14 +169,15 @@ class Convolution:
         """The zeros that the backward pass, `to_input` or only to the weights, reads round the gradient of the
         output."""
         zeros = []
+        form, overlaps = self._input_form if to_input else (None, False)
         for k, on in enumerate(self.axes):
-            phases = self._phases(k) if to_input else []
+            phases = self._phases(k) if to_input and not overlaps else []
             first = min((phase.first for phase in phases), default=0)
             last = max((phase.last for phase in phases), default=0)
-            if to_input and (form := self._input_form):
+            if form and not overlaps:
                 last = max(last, first + _whole(form, self.shape[1 + k]) + form.taps - 2)
-            if form := self._weights_form:
-                last = max(last, _whole(form, on.size) - 1)
+            for whole in filter(None, (form if overlaps else None, self._weights_form)):
+                last = max(last, _whole(whole, on.size) - 1)
             zeros += [max(0, -first), max(0, last - (on.size - 1))]
         return Border(*zeros).apart(*(on.size for on in self.axes))
 
@@ -228,7 +238,11 @@ class Convolution:
         channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
         dout, dx, y, dx_extent = site.dout.view, site.dx.view, site.x.view, site.dx.extent
         filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
-        if form := self._input_form:
+        form, overlaps = self._input_form
+        if form and overlaps:
+            self._bind_overlap(site, form, filters._replace(rotated=False), work)
+            return
+        if form:
             above, left = (size - 1 - on.before for size, on in zip(self.kernel, self.axes, strict=True))
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
             ends = Ends(zeros, dx, dx_extent, site.dx_epilogue, y)
@@ -246,6 +260,24 @@ class Convolution:
                 ends = Ends(zeros, to, reached, site.dx_epilogue, made)
                 share = blocks * reached.lines * reached.columns * len(taps.x) * channels * site.lanes
                 site.backward_input += _contraction(site, filters, taps, d, ends, share)
+
+    def _bind_overlap(self, site: Site, form: Form, filters: Filters, work: int) -> None:
+        """The gradient of the input by `winograd_overlap`."""
+        assert site.dout is not None and site.dx is not None
+        channels, (vertical, horizontal) = self.shape[0], self.axes
+        tiling = choose_tiling(form, site.dout.extent._replace(rows=channels), self.filters)
+        tiling = tiling._replace(group=tiling.tiles)
+        tile = choose_winograd_tile(tiling, site.lanes)
+        shares = choose_shares(tiling.blocks, -(-channels // tile.rows))
+        cutout = Cutout(vertical.before, horizontal.before, *self.shape[1:])
+        scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
+        packing, u = _transformed_kernels(site, form, filters, channels, self.filters, scratch)
+        images = (site.dout.view, site.dx.view, site.dx_epilogue, site.x.view)
+        operands = (form, tile, tiling, shares, cutout, u, *images, scratch)
+        site.backward_input += [
+            packing,
+            Call(winograd_overlap, tiling.blocks * shares, operands, form.work_left(work)),
+        ]
 
     def _input_taps(self, dout: View, upper: Phase, lower: Phase) -> Taps:
         """What the gradient of an input position of these phases sums over."""
@@ -353,17 +385,23 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
 
 def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
     """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
-    extent, weight = ends.extent, filters.scalars
+    extent = ends.extent
     tiling = choose_tiling(form, extent, maps)
     tile = choose_winograd_tile(tiling, site.lanes)
-    transformed = site.workspace.passed_on(kernels_vectors(form, extent.rows, maps, site.lanes), site.lanes)
-    sizes = Extent(1, extent.rows, maps, 1)
     scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
-    kernels = (form, sizes, weight, filters.row_step, filters.map_step, filters.rotated, transformed, scratch)
+    packing, u = _transformed_kernels(site, form, filters, extent.rows, maps, scratch)
     winners = np.zeros((0, site.lanes), np.uint8) if ends.winners is None else ends.winners
     result = (ends.bias, ends.out, ends.epilogue, ends.y, winners)
-    arguments = (form, tile, tiling, transformed.reshape(-1), x, *result, scratch)
-    return [
-        Call(winograd_kernels, -(-extent.rows // site.lanes) * maps, kernels, 10 * transformed.size),
-        Call(winograd, extent.blocks * tiling.groups, arguments, form.work_left(work)),
-    ]
+    arguments = (form, tile, tiling, u, x, *result, scratch)
+    return [packing, Call(winograd, extent.blocks * tiling.groups, arguments, form.work_left(work))]
+
+
+def _transformed_kernels(
+    site: Site, form: Form, filters: Filters, rows: int, maps: int, scratch: NDArray[Any]
+) -> tuple[Call, NDArray[Any]]:
+    """The call that transforms the kernels of `rows` x `maps`, and where it leaves them."""
+    transformed = site.workspace.passed_on(kernels_vectors(form, rows, maps, site.lanes), site.lanes)
+    where = (filters.scalars, filters.row_step, filters.map_step, filters.rotated)
+    operands = (form, Extent(1, rows, maps, 1), *where, transformed, scratch)
+    packing = Call(winograd_kernels, -(-rows // site.lanes) * maps, operands, 10 * transformed.size)
+    return packing, transformed.reshape(-1)

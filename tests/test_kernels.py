@@ -76,11 +76,16 @@ def wherever_maps_fill_a_vector(kernel: Any, stride: Any, rows: int, *sizes: Any
     filters=st.sampled_from([2, 8, 9, 17]),
     padding=st.sampled_from(["valid", "same", "full", (3, 1)]),
     bias=st.booleans(),
+    overlaps=st.booleans(),
     samples=st.sampled_from([1, 9, 17]),
 )
-def test_winograd(kernel: int, shape: Any, filters: int, padding: Any, bias: bool, samples: int) -> None:
+def test_winograd(
+    kernel: int, shape: Any, filters: int, padding: Any, bias: bool, overlaps: bool, samples: int
+) -> None:
+    """`overlaps`: the gradient to the input over the tiles of the output."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "choose_form", everywhere_winograd)
+        patch.setattr(convolution, "choose_input_form", lambda kernel, *sizes: (FORMS[kernel], overlaps))
         patch.setattr(convolution, "choose_weights_form", wherever_maps_fill_a_vector)
         layer = Conv2d(filters=filters, kernel=(kernel, kernel), padding=padding, bias=bias)
         assert_equals_reference([layer], shape, samples)
@@ -98,12 +103,18 @@ def test_gradients_to_1x1_weights_with_maps_in_the_lanes(wide: str, maps: tuple[
         assert_equals_reference([layer], (maps[0], 5, 6), 11)
 
 
+@pytest.mark.parametrize(("padding", "sender"), [("same", "winograd"), ("valid", "winograd_overlap")])
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_winograd_errs_by_some_millionths_in_single_precision_and_direct_sums_by_less(kernel: int) -> None:
+def test_winograd_errs_by_some_millionths_in_single_precision_and_direct_sums_by_less(
+    kernel: int, padding: Any, sender: str
+) -> None:
     found = {}
     for algorithm in ("auto", "direct"):
-        layer = Conv2d(filters=16, kernel=(kernel, kernel), padding="same", algorithm=algorithm)
-        stack = Stack([layer], (32, 8, 8), np.float32, batch_size=4)
+        layer = Conv2d(filters=16, kernel=(kernel, kernel), padding=padding, algorithm=algorithm)
+        side = 8 if padding == "same" else 7 + kernel
+        stack = Stack([layer], (32, side, side), np.float32, batch_size=4)
+        (site,) = stack.bound.sites
+        assert (site.backward_input[-1].kernel.__name__ == sender) == (algorithm == "auto")
         x, dout = stack.random(4)
         found[algorithm] = errors(stack.run(x, dout), by_reference([layer], stack.parameters(), x, dout))
     for name in ("out", "dx", "layers.0.weight"):

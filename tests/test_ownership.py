@@ -55,6 +55,7 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "winograd 3x3": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), Relu()], (17, 11, 12)),
     "winograd pooled": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), MaxPool(window=(2, 2))], (17, 11, 14)),
     "winograd 5x5": ([Conv2d(filters=19, kernel=(5, 5), padding="same"), Relu()], (17, 11, 12)),
+    "winograd overlap": ([Conv2d(filters=19, kernel=(3, 3)), Relu()], (17, 10, 12)),
     "filters in the lanes": ([Conv2d(filters=23, kernel=(2, 2), stride=(2, 2)), Relu()], (17, 8, 10)),
     "channels in the lanes": ([Conv2d(filters=120, kernel=(1, 1), stride=(2, 1)), Relu()], (87, 3, 4)),
 }
@@ -122,8 +123,13 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
     kernels = [call.kernel.__name__ for call in (*bound.forward, *bound.backward)]
     assert kernels.count("contract_pooled") == (2 if name == "pooled" else 0)
     assert ("clear_border" in kernels) == (name in ("pooled", "images", "winograd pooled"))
-    assert [kernels.count(kernel) for kernel in ("winograd", "winograd_weights", "contract_transposed")] == (
-        [2, 1, 0] if "winograd" in name else [0, 0, 1] if name.endswith("in the lanes") else [0, 0, 0]
+    ways = ("winograd", "winograd_overlap", "winograd_weights", "contract_transposed")
+    assert [kernels.count(kernel) for kernel in ways] == (
+        [1, 1, 1, 0]
+        if name == "winograd overlap"
+        else [2, 0, 1, 0]
+        if name.startswith("winograd")
+        else [0, 0, 0, int(name.endswith("in the lanes"))]
     )
 
 

@@ -23,12 +23,13 @@ EPOCHS = 8
 IMAGES = (
     "data.shape=[1, 8, 8]",
     "model=[conv2d: {filters: 17, kernel: 3, padding: same}, relu, conv2d: {filters: 18, kernel: 3, padding: same}, "
-    "tanh, conv2d: {filters: 16, kernel: 5, padding: same}, max_pool: 2, conv2d: {filters: 5, kernel: 3}, "
+    "tanh, conv2d: {filters: 16, kernel: 5, padding: full}, conv2d: {filters: 17, kernel: 5}, max_pool: 2, "
+    "conv2d: {filters: 5, kernel: 3}, "
     "conv2d: {filters: 32, kernel: 2, stride: 2}, flatten, dense: 24, relu, dense: 10]",
-    "optimizer.learning_rate=0.02",
+    "optimizer.learning_rate=0.005",
 )
 """The tiny config's digits as images for a convolutional network: direct sums with samples and with maps in the lanes,
-Winograd's algorithm, tiles that overlap."""
+Winograd's algorithm and its adjoint, tiles that overlap."""
 
 
 @pytest.fixture(autouse=True)

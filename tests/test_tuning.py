@@ -25,6 +25,7 @@ from nnjit.kernels.tuning import (
     choose_chunks,
     choose_cut,
     choose_groups_cut,
+    choose_input_form,
     choose_lanes,
     choose_lanes_tile,
     choose_strip,
@@ -35,6 +36,7 @@ from nnjit.kernels.tuning import (
     choose_width,
     vector_registers,
 )
+from nnjit.kernels.winograd_transforms import F45, Form
 from nnjit.layers.activations import Relu, Tanh
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
@@ -214,6 +216,22 @@ def test_maps_are_in_the_lanes_where_they_fill_them_and_taps_are_worth_it() -> N
     # The fewer maps are transposed, if the taps of the others read the same positions.
     assert chosen(64, 32, shared=False) == "channels" and chosen(32, 64, shared=False) == "filters"
     assert chosen(64, 32, 9) == "filters" and chosen(64, 20, shared=False) == "filters"
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "out", "expected"),
+    [
+        (20, 12, 8, (F45, True)),
+        (20, 8, 8, (F45, False)),  # as many tiles
+        (20, 64, 60, (F45, False)),  # more than the second cache holds
+        (1, 12, 8, (None, False)),
+    ],
+)
+def test_a_gradient_goes_over_the_tiles_of_the_output_where_those_are_fewer_and_fit(
+    rows: int, size: int, out: int, expected: tuple[Form | None, bool]
+) -> None:
+    products = (out * 5) ** 2
+    assert choose_input_form((5, 5), (1, 1), rows, 40, (size, size), (out, out), products) == expected
 
 
 def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:

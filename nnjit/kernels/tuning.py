@@ -354,6 +354,26 @@ def choose_form(
     return form if products * rows * maps > LEAST_GAIN * cost else None
 
 
+def choose_input_form(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    rows: int,
+    maps: int,
+    sizes: tuple[int, int],
+    outputs: tuple[int, int],
+    products: int,
+) -> tuple[Form | None, bool]:
+    """Likewise for the gradient to the input, of `sizes`, and whether it goes over the tiles of the gradient of the
+    output, of `outputs`: where those are fewer, and all of them, transformed, fit the second cache."""
+    form = FORMS.get(kernel)
+    if form is None:
+        return None, False
+    tiles = _tiles(form, outputs)
+    overlaps = tiles < _tiles(form, sizes) and form.entries * maps * tiles * VECTOR_BYTES <= SCRATCH_BYTES
+    chosen = choose_form(kernel, stride, rows, maps, outputs if overlaps else sizes, products)
+    return chosen, overlaps and chosen is not None
+
+
 def choose_weights_form(
     kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, int]
 ) -> Form | None:
@@ -389,6 +409,12 @@ def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
     groups = max(min(-(-8 // extent.blocks), tiles // 4), min(-(-get_threads() // extent.blocks), tiles))
     groups = max(groups, -(-tiles // fitting))
     return Tiling(*extent, maps, across, tiles, -(-tiles // groups))
+
+
+def choose_shares(blocks: int, row_tiles: int) -> int:
+    """Into how many tasks `winograd_overlap` cuts the rows of each of `blocks` blocks: as few as give every thread one,
+    since each transforms the gradient anew."""
+    return min(-(-get_threads() // blocks), row_tiles)
 
 
 @cache

@@ -125,6 +125,27 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, rotated,
         store_run(u, at + size * a * plane, plane, transform_kernel(form, memory, size * a, 1))
 
 
+@register_jitable(inline="always")
+def multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane):
+    """memory[products + p * product_plane + r * tiling.group + t] = sum over k of entry p of kernel (row + r, k) *
+    memory[p * plane + k * tiling.group + t], for `tiles` tiles and the rows of `tile`, which divide L; u as
+    `winograd_kernels` writes it.
+    """
+    lanes = memory.shape[1]
+    u_plane = (tiling.rows + lanes - 1) // lanes * tiling.maps | 1
+    step = tiling.group * tile.units
+    for p in range(form.entries):
+        u_at = (p * u_plane + row // lanes * tiling.maps) * lanes + row % lanes
+        for t_start in range(0, tiles * tile.units, tile.columns):
+            # In a group with fewer tiles, the last columns may hold what nobody reads.
+            t = min(t_start, step - tile.columns)
+            total = tile_zeros(tile, memory)
+            v_at = p * plane * tile.units + t
+            for k in range(0, tiling.maps, tile.run):
+                total = tile_fma(tile, total, u, u_at + k * lanes, memory, v_at + k * step, 1, step, 0)
+            tile_store(total, memory, (products + p * product_plane) * tile.units + t, step, 1, 0)
+
+
 @kernel
 def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, winners, scratch):
     """out[n, f, i, j] = epilogue(bias[f] + sum over k, a, b of g[f, k, a, b] * x[n, k, i + a, j + b], y[n, f, i, j])
@@ -142,27 +163,14 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, win
     first_tile = task % groups * tiling.group
     tiles = min(tiling.group, tiling.tiles - first_tile)
     memory = scratch[thread]
-    lanes = memory.shape[1]
     plane = tiling.maps * tiling.group | 1
     product_plane = tile.rows * tiling.group | 1
     products = form.entries * plane
     corner = products + form.entries * product_plane
-    u_plane = (tiling.rows + lanes - 1) // lanes * tiling.maps | 1
     x_first = x.start + block * x.block
     transform_inputs(form, tiling, 0, tiling.maps, x, x_first, first_tile, tiles, memory, plane, corner)
-    step = tiling.group * tile.units
     for row in range(0, tiling.rows, tile.rows):
-        for p in range(form.entries):
-            u_at = (p * u_plane + row // lanes * tiling.maps) * lanes + row % lanes
-            for t_start in range(0, tiles * tile.units, tile.columns):
-                # In a group with fewer tiles, the last columns may hold what nobody reads.
-                t = min(t_start, step - tile.columns)
-                total = tile_zeros(tile, memory)
-                v_at = p * plane * tile.units + t
-                for k in range(0, tiling.maps, tile.run):
-                    u_tap, v_tap = u_at + k * lanes, v_at + k * step
-                    total = tile_fma(tile, total, u, u_tap, memory, v_tap, 1, step, 0)
-                tile_store(total, memory, (products + p * product_plane) * tile.units + t, step, 1, 0)
+        multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane)
         for r in range(min(tile.rows, tiling.rows - row)):
             offset = full(memory, bias[row + r])
             out_map = out.start + block * out.block + (row + r) * out.row

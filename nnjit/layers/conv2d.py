@@ -37,6 +37,7 @@ class Conv2d(Layer):
         Example({"filters": 17, "kernel": 3, "padding": "same"}, (16, 8, 8)),
         Example({"filters": 17, "kernel": 5, "padding": "same"}, (16, 7, 8)),
         Example({"filters": 20, "kernel": 3, "padding": "full", "bias": False}, (20, 4, 8)),
+        Example({"filters": 17, "kernel": 5}, (16, 8, 9)),
         Example({"filters": 16, "kernel": 2, "stride": 2}, (6, 4, 6)),
         Example({"filters": 16, "kernel": 1, "bias": False}, (24, 3, 5)),
         Example({"filters": 40, "kernel": 1, "stride": [2, 1]}, (16, 3, 5)),
