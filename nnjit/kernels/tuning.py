@@ -28,16 +28,25 @@ from nnjit.kernels.winograd_transforms import F43, F45, Form
 
 TAP_OVERHEAD = 1.5
 """Cycles that a tap costs beside its loads and multiply-adds (addresses, the loop)."""
+LOADS = 1.1
+"""Loads a cycle with AVX-512: of vectors, of scalars for all lanes, and what is fetched ahead.
+
+Ice Lake does no more, with all data in the first cache: 8x2 at 85 % of the peak, 11x2 and 12x2 at 94, 16x1 at 53, tiles
+of three columns and more at 97 to 100; Sapphire Rapids does more (8x2 at 97), and tiles of three and four columns are
+as fast there. On Ice Lake 5x5 with a stride of 2 from 16 maps to 32 ran at 78 % with 11x2, at 88 with 8x3, gradients to
+weights of 64 maps by 3x3 at 80 % with 12x2, at 85 with 6x4, by 1x1 from 64 maps to 128 at 61 % with 8x2, at 70 with 6x4.
+"""
 ENTRY_OVERHEAD = 4.0
 """Cycles that starting, storing and finishing a tile costs, per vector of it."""
 FAR_LOAD = 1.0
 """Cycles that a vector costs more when it comes from the second cache."""
-LINE_LOAD = 0.4
+LINE_LOAD = 0.6
 """Likewise when it comes from there once for each tile of rows, since a line of the image does not stay nearer
 (forwards from 16 maps to 32: 2x2 with a stride of 2 4x4 at 71 % of the peak, 11x2 at 80; 3x3 with a stride of 3 8x2 at
 65, 11x2 at 68)."""
-FETCHING_ROWS = 6
-"""Of tiles that fetch ahead: for fewer multiply-adds with each vector, it takes 3 to 10 % instead."""
+FETCHING_ROWS, FETCHING_ROWS_APART = 6, 8
+"""Of tiles that fetch ahead, where taps share vectors and where they do not: with fewer multiply-adds for each vector,
+it takes 3 to 15 % instead."""
 NEAR_BYTES = 24 * 1024
 """What a tile, or all of a line, may read again and again and still find in the first cache: half of it."""
 
@@ -106,8 +115,10 @@ def choose_tile(
         # Runs of maps, filters or samples read each vector once.
         near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and run_step > 0
         line_near = line_vectors * VECTOR_BYTES <= NEAR_BYTES
-        far = vectors * ((0.0 if line_near else LINE_LOAD) if near else FAR_LOAD)
-        return _cycles(r, c, far, vectors, run) * taps * share(used, c) + r * c * ENTRY_OVERHEAD
+        fetched = vectors if _fetches(TileShape(r, c, 1, column_step, run, run_step), taps, one_run) else 0.0
+        waiting = 2.0 if one_run and not fetched else 1.0
+        far = vectors * ((0.0 if line_near else LINE_LOAD) if near else waiting * FAR_LOAD)
+        return _cycles(r, c, far, vectors, run, fetched) * taps * share(used, c) + r * c * ENTRY_OVERHEAD
 
     tile = _cheapest(rows, columns, None, lambda r, c: _fits(r, c, run if shifted else 0), cost)
     tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
@@ -126,14 +137,20 @@ def _fetching(tile: TileShape, rows: int, taps: int, one_run: bool, apart: bool)
     3x3 with a stride of 3 from 16 maps to 32 70 to 77 %, with AVX2 66 to 72; 2x2 with a stride of 2 from 64 to 128 with
     AVX2 59 to 67.
     """
-    shifted = tile.column_step == 1 and tile.run_step == tile.units
-    vectors = (tile.columns / tile.units + tile.run - 1) / tile.run if shifted else tile.columns / tile.units
-    far = tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
     # The vectors that a run reads for its columns and not for the next ones, if there are none between them.
     fresh = -(-tile.columns * tile.column_step // tile.units)
     contiguous = tile.run_step > 0 and tile.run >= tile.column_step
     line_fetches = -(-fresh // -(-rows // tile.rows)) if apart and contiguous else 0
-    return replace(tile, fetches=tile.rows >= FETCHING_ROWS and (one_run or far), line_fetches=line_fetches)
+    return replace(tile, fetches=_fetches(tile, taps, one_run), line_fetches=line_fetches)
+
+
+def _fetches(tile: TileShape, taps: int, one_run: bool) -> bool:
+    """Whether it fetches what its next columns read."""
+    shifted = tile.column_step == 1 and tile.run_step == tile.units
+    columns = tile.columns / tile.units
+    vectors = (columns + tile.run - 1) / tile.run if shifted else columns
+    far = tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
+    return tile.rows >= (FETCHING_ROWS if shifted else FETCHING_ROWS_APART) and (one_run or far)
 
 
 @cache
@@ -233,7 +250,7 @@ def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
     than eight addresses do not stay in registers; with runs 9x2 and 12x2 98 %. With AVX2 6x1 83 to 99 %, 5x1 85 to
     97 %, 4x1 79 to 83 %, 2x2 78 to 84 %.
     """
-    pieces, loads = (1, 1.75) if vector_registers() == 32 else (2, 1.3)
+    pieces, loads = (1, LOADS) if vector_registers() == 32 else (2, 1.3)
 
     def cost(r: int, c: int) -> float:
         addresses = r // gcd(r, run)
@@ -275,13 +292,14 @@ def choose_lanes(
     return min(costs, key=lambda wide: costs[wide])
 
 
-def _cycles(r: int, c: int, far: float, vectors: float, run: int = 1) -> float:
+def _cycles(r: int, c: int, far: float, vectors: float, run: int = 1, fetched: float = 0.0) -> float:
     """Cycles of a tap, one of a run, for a tile of r x c vectors: its multiply-adds, two a cycle, its loads of
-    `vectors` vectors, or at least the latency of one addition; and what far loads cost beside that. With one or two
-    rows, one multiply-add a cycle was the most that was seen, or 1.4 where taps share vectors."""
+    `vectors` vectors and what is fetched ahead, or at least the latency of one addition; and what far loads cost beside
+    that. With one or two rows, one multiply-add a cycle was the most that was seen, or 1.4 where taps share vectors."""
     pieces = 32 / vector_registers()
     rate = 2 if r > 2 else 1.4 if vectors < c else 1
-    return max(r * c / rate * pieces, (r + vectors * pieces) / 2, 4.0) + TAP_OVERHEAD / run + 0.15 * r + far
+    loads = (r + vectors * pieces + fetched) / (LOADS if pieces == 1 else 2)
+    return max(r * c / rate * pieces, loads, 4.0) + TAP_OVERHEAD / run + 0.15 * r + far
 
 
 def _half_cycles(r: int, h: int, read: float, run: int) -> float:
