@@ -394,6 +394,8 @@ def _tile_finish(typing_context, epilogue, tile, y, first, row_step, column_step
 
     def generate(context, builder, signature, arguments):
         dummy, value, y_value, at, row_stride, column_stride = arguments
+        if tile.halved:
+            return value
         finished = tile.vector(epilogue, tile.vector, y, types.intp)
         for r in range(tile.rows):
             for c in range(tile.columns):
@@ -415,7 +417,10 @@ def _finish(epilogue, v, y, at):
 
 @lowered_by(_tile_finish)
 def tile_finish(epilogue, tile, y, first, row_step, column_step):
-    """The tile with epilogue(tile[r, c], y[first + r * row_step + c * column_step]) in its places; y (vectors, L)."""
+    """The tile with epilogue(tile[r, c], y[first + r * row_step + c * column_step]) in its places; y (vectors, L).
+
+    A halved tile stays as it is: its vectors are finished when they are whole.
+    """
     rows, columns, _ = tile.shape
     places = first + row_step * np.arange(rows)[:, None] + column_step * np.arange(columns)
     return np.array([[finish(epilogue, tile[r, c], y, places[r, c]) for c in range(columns)] for r in range(rows)])
