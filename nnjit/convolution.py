@@ -28,11 +28,15 @@ from nnjit.kernels.contraction import (
     line_pair_vectors,
     pack_rows,
 )
+from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
 from nnjit.kernels.program import Call
+from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.tuning import (
     choose_blocks,
     choose_form,
     choose_input_form,
+    choose_packed_tile,
+    choose_packed_tiles,
     choose_shares,
     choose_tile,
     choose_tiling,
@@ -89,6 +93,8 @@ class Taps(NamedTuple):
     """How far that is: 1, or 0 where it depends on the image."""
     apart: bool = False
     """Whether lines of the output read no line of the image that another one reads."""
+    once: bool = False
+    """Whether positions of the output read no position of the image that another one reads."""
 
 
 class Ends(NamedTuple):
@@ -230,6 +236,7 @@ class Convolution:
             width if width > 1 else channels,
             1 if width > 1 else 0,
             height <= self.stride[0],
+            height <= self.stride[0] and width <= self.stride[1],
         )
 
     def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
@@ -310,6 +317,7 @@ class Convolution:
             columns,
             run if len(u) else 1,
             run_step,
+            once=len(u_taps) == len(v_taps) == 1,
         )
 
     def _phases(self, k: int) -> list[Phase]:
@@ -351,7 +359,11 @@ def _spans(positions: int, step: int, offsets: Iterable[int], size: int) -> NDAr
 def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
     """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
     contracted."""
-    taps, extent, weight = len(passed.x), ends.extent, filters.scalars
+    taps, extent = len(passed.x), ends.extent
+    if passed.once and ends.winners is None:
+        lines = _as_one_line(extent, x, ends)
+        if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps):
+            return _packed_contraction(site, filters, passed, packed_tile, *lines, work)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     tile = choose_tile(
         extent.rows,
@@ -367,20 +379,49 @@ def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends
     )
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
-    row_tiles = -(-extent.rows // tile.rows)
-    packed = site.workspace.passed_on(row_tiles, taps, tile.rows)
+    packing, packed = _packed_rows(site, filters, passed, tile, extent.rows)
+    row_tiles = len(packed)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
     steps = np.arange(taps, dtype=np.int64) * tile.rows
     columns = np.array(used_by_tiles(used, tile.columns), np.int64)
     weights = Weights(packed.reshape(-1), firsts, steps, passed.group, passed.lines, columns)
-    pack = (tile, extent.rows, weight, filters.row_step, passed.w, packed)
-    packing = Call(pack_rows, row_tiles, pack, 30 * packed.size)
     arguments = (tile, extent, weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
     tasks = row_tiles * extent.lines * extent.blocks
     if ends.winners is None:
         return [packing, Call(contract, tasks, (*arguments, ends.y), work)]
     scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
     return [packing, Call(contract_pooled, tasks // 2, (*arguments, ends.winners, scratch), work)]
+
+
+def _packed_contraction(
+    site: Site, filters: Filters, passed: Taps, tile: TileShape, extent: Extent, x: View, ends: Ends, work: int
+) -> list[Call]:
+    """The same where each vector of the image is read by one position of the output."""
+    taps = len(passed.x)
+    column_tiles = -(-extent.columns // tile.columns)
+    tiles = choose_packed_tiles(tile, taps, column_tiles, extent.blocks * extent.lines)
+    packing, packed = _packed_rows(site, filters, passed, tile, extent.rows)
+    scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
+    images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
+    operands = (tile, extent, tiles, packed.reshape(-1), *images, scratch)
+    return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
+
+
+def _packed_rows(site: Site, filters: Filters, passed: Taps, tile: TileShape, rows: int) -> tuple[Call, NDArray[Any]]:
+    """The call that puts the weights in the order in which a tile reads them, and where it leaves them: (row tiles,
+    taps, tile.rows)."""
+    packed = site.workspace.passed_on(-(-rows // tile.rows), len(passed.x), tile.rows)
+    operands = (tile, rows, filters.scalars, filters.row_step, passed.w, packed)
+    return Call(pack_rows, len(packed), operands, 30 * packed.size), packed
+
+
+def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, Ends]:
+    """What a pass computes, as a single line where lines follow each other without a gap, as in a convolution by
+    1x1."""
+    if any(view.line != extent.columns * view.column for view in (x, ends.out, ends.y)):
+        return extent, x, ends
+    whole = extent._replace(lines=1, columns=extent.lines * extent.columns)
+    return whole, x, ends._replace(extent=whole)
 
 
 def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:

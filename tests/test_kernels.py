@@ -16,6 +16,7 @@ from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
 from nnjit.kernels.program import Program
 from nnjit.kernels.simd import lanes
+from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.tuning import FORMS
 from nnjit.layers import Layer
 from nnjit.layers.base import LayerShapeError
@@ -58,6 +59,34 @@ def test_dense(inputs: int, units: int, samples: int, bias: bool) -> None:
 def test_conv2d(shape: Any, filters: int, kernel: Any, stride: Any, padding: Any, samples: int) -> None:
     layer = Conv2d(filters=filters, kernel=kernel, stride=stride, padding=padding)
     assert_equals_reference([layer], shape, samples)
+
+
+@given(
+    maps=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    shape=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    kernel=st.tuples(SMALL, SMALL),
+    further=st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    padding=st.sampled_from(["valid", "same", (2, 1)]),
+    activations=st.sampled_from([(), ("relu",), ("sigmoid",)]),
+    tile=st.sampled_from([(3, 2), (1, 4)]),
+    tiles=st.integers(1, 3),
+)
+def test_convolutions_that_read_each_position_once(
+    maps: Any, shape: Any, kernel: Any, further: Any, padding: Any, activations: Any, tile: Any, tiles: int
+) -> None:
+    """With any tile, whether lines follow each other without a gap or not."""
+
+    def packed_tile(rows: int, columns: int, taps: int) -> TileShape:
+        run = 2 if taps % 2 == 0 else 1
+        return TileShape(min(tile[0], rows), tile[1], column_step=1, run=run, run_step=tile[1])
+
+    stride = (kernel[0] + further[0], kernel[1] + further[1])
+    layer = {"conv2d": {"filters": maps[1], "kernel": kernel, "stride": stride, "padding": padding}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "choose_packed_tile", packed_tile)
+        patch.setattr(convolution, "choose_packed_tiles", lambda tile, taps, column_tiles, lines: tiles)
+        layers = layers_of({"conv2d": {"filters": maps[0], "kernel": 1}}, *activations, layer, *activations)
+        assert_equals_reference(layers, (2, *shape), 9)
 
 
 def everywhere_winograd(kernel: Any, *sizes: Any) -> Any:

@@ -13,6 +13,7 @@ from nnjit.kernels import tuning
 from nnjit.kernels.contraction import View
 from nnjit.kernels.program import Call, takes_thread
 from nnjit.kernels.simd import lanes
+from nnjit.kernels.tuning import vector_registers
 from nnjit.layers.activations import Relu, Sigmoid
 from nnjit.layers.base import Layer
 from nnjit.layers.conv2d import Conv2d
@@ -56,6 +57,10 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "winograd pooled": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), MaxPool(window=(2, 2))], (17, 11, 14)),
     "winograd 5x5": ([Conv2d(filters=19, kernel=(5, 5), padding="same"), Relu()], (17, 11, 12)),
     "winograd overlap": ([Conv2d(filters=19, kernel=(3, 3)), Relu()], (17, 10, 12)),
+    "packed": (
+        [Conv2d(filters=40, kernel=(1, 1)), Sigmoid(), Conv2d(filters=36, kernel=(1, 2), stride=(1, 2))],
+        (34, 5, 9),
+    ),
     "filters in the lanes": ([Conv2d(filters=23, kernel=(2, 2), stride=(2, 2)), Relu()], (17, 8, 10)),
     "channels in the lanes": ([Conv2d(filters=120, kernel=(1, 1), stride=(2, 1)), Relu()], (87, 3, 4)),
 }
@@ -122,15 +127,18 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
         assert tap_parts.size == 0 or tile.columns * lanes(np.float64) < 87
     kernels = [call.kernel.__name__ for call in (*bound.forward, *bound.backward)]
     assert kernels.count("contract_pooled") == (2 if name == "pooled" else 0)
-    assert ("clear_border" in kernels) == (name in ("pooled", "images", "winograd pooled"))
+    assert ("clear_border" in kernels) == (name in ("pooled", "images", "packed", "winograd pooled"))
     ways = ("winograd", "winograd_overlap", "winograd_weights", "contract_transposed")
-    assert [kernels.count(kernel) for kernel in ways] == (
-        [1, 1, 1, 0]
-        if name == "winograd overlap"
-        else [2, 0, 1, 0]
-        if name.startswith("winograd")
-        else [0, 0, 0, int(name.endswith("in the lanes"))]
-    )
+    expected = {
+        "winograd overlap": [1, 1, 1, 0],
+        "winograd": [2, 0, 1, 0],
+        "packed": [0, 0, 0, 2],
+        "filters in": [0, 0, 0, 1],
+        "channels in": [0, 0, 0, 1],
+    }
+    counts = next((counts for start, counts in expected.items() if name.startswith(start)), [0, 0, 0, 0])
+    assert [kernels.count(kernel) for kernel in ways] == counts
+    assert kernels.count("contract_packed") == (4 if name == "packed" and vector_registers() == 32 else 0)
 
 
 def test_shared_entries_are_seen() -> None:

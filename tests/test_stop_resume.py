@@ -22,7 +22,8 @@ from nnjit.checkpoint import read_checkpoint
 EPOCHS = 8
 IMAGES = (
     "data.shape=[1, 8, 8]",
-    "model=[conv2d: {filters: 17, kernel: 3, padding: same}, relu, conv2d: {filters: 18, kernel: 3, padding: same}, "
+    "model=[conv2d: {filters: 17, kernel: 3, padding: same}, relu, conv2d: {filters: 33, kernel: 1}, "
+    "conv2d: {filters: 18, kernel: 3, padding: same}, "
     "tanh, conv2d: {filters: 16, kernel: 5, padding: full}, conv2d: {filters: 17, kernel: 5}, max_pool: 2, "
     "conv2d: {filters: 5, kernel: 3}, "
     "conv2d: {filters: 32, kernel: 2, stride: 2}, flatten, dense: 24, relu, dense: 10]",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nnjit import convolution, weight_gradients
 from nnjit.kernels import tuning
 from nnjit.kernels.contraction import contract
+from nnjit.kernels.contraction_packed import contract_packed
 from nnjit.kernels.contraction_transposed import contract_transposed
 from nnjit.kernels.contraction_weights import Cut, contract_lanes
 from nnjit.kernels.tiles import (
@@ -28,6 +29,8 @@ from nnjit.kernels.tuning import (
     choose_input_form,
     choose_lanes,
     choose_lanes_tile,
+    choose_packed_tile,
+    choose_packed_tiles,
     choose_strip,
     choose_strips_tile,
     choose_tile,
@@ -37,6 +40,7 @@ from nnjit.kernels.tuning import (
     vector_registers,
 )
 from nnjit.kernels.winograd_transforms import F45, Form
+from nnjit.layers import Layer
 from nnjit.layers.activations import Relu, Tanh
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
@@ -149,6 +153,7 @@ def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pyt
 def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """As tiles of forward passes show that choose by it."""
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(convolution, "choose_packed_tile", lambda *sizes: None)
     monkeypatch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
 
     def tile(kernel: int, stride: int, maps: int = 16) -> TileShape:
@@ -323,6 +328,49 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
         found.append(stack.run(*stack.random()).bits())
     assert found[0] == found[1] == found[2]
     assert len(turned) >= 2
+
+
+@compiled_only("it is about compiled tiles")
+@pytest.mark.parametrize("activation", [Relu(), Tanh()])
+def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None:
+    """1x1 over a whole image and between zeros, then 2x2 with a stride of 2; with `contract` by tiles of halves, which
+    leave the derivative to a second pass."""
+    layers = [
+        Conv2d(filters=33, kernel=(1, 1)),
+        activation,
+        Conv2d(filters=48, kernel=(1, 1), padding=(1, 1)),
+        activation,
+        Conv2d(filters=40, kernel=(2, 2), stride=(2, 2)),
+    ]
+    found = []
+    for registers in (8, 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(convolution, "choose_packed_tile", choose_packed_tile.__wrapped__)
+            patch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
+            stack = Stack(layers, (40, 6, 10), np.dtype(np.float32))
+        packed = [call.kernel is contract_packed for call in (*stack.bound.forward, *stack.bound.backward)]
+        assert packed.count(True) == (0 if registers == 8 else 9)
+        found.append(stack.run(*stack.random()).bits())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "expected"),
+    [
+        (128, 256, True),
+        (32, 625, True),
+        (16, 256, False),  # what is copied serves few rows
+        (37, 256, False),  # tiles pass the end
+    ],
+)
+def test_positions_are_packed_where_that_is_worth_it(
+    rows: int, columns: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    tile = choose_packed_tile.__wrapped__(rows, columns, 64)
+    assert (tile is not None) == expected
+    assert tile is None or choose_packed_tiles(tile, 64, -(-columns // tile.columns), 400) * tile.columns > 24
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

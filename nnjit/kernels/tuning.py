@@ -33,8 +33,8 @@ LOADS = 1.1
 
 Ice Lake does no more, with all data in the first cache: 8x2 at 85 % of the peak, 11x2 and 12x2 at 94, 16x1 at 53, tiles
 of three columns and more at 97 to 100; Sapphire Rapids does more (8x2 at 97), and tiles of three and four columns are
-as fast there. On Ice Lake 5x5 with a stride of 2 from 16 maps to 32 ran at 78 % with 11x2, at 88 with 8x3, gradients to
-weights of 64 maps by 3x3 at 80 % with 12x2, at 85 with 6x4, by 1x1 from 64 maps to 128 at 61 % with 8x2, at 70 with 6x4.
+as fast there. On Ice Lake 5x5 with a stride of 2 from 16 maps to 32 runs at 78 % with 11x2, at 88 with 8x3; gradients
+to weights of 64 maps by 3x3 at 80 % with 12x2, at 85 with 6x4, by 1x1 from 64 to 128 at 61 with 8x2, at 70 with 6x4.
 """
 ENTRY_OVERHEAD = 4.0
 """Cycles that starting, storing and finishing a tile costs, per vector of it."""
@@ -167,6 +167,45 @@ def choose_strips_tile(rows: int, columns: int, run: int, group_rows: int | None
         return _cycles(r, c, 2.5 * max(c - 4, 0) / run, c, run)
 
     return replace(_cheapest(rows, columns, group_rows, _fits, cost), run=run)
+
+
+COPYING = 4.0
+"""What copying a vector of the image costs `contract_packed`, in multiply-adds, and"""
+MOST_PACKED = 1.15
+"""how many times as many multiply-adds as there are that and tiles which pass the end may make it."""
+PACKED_COLUMNS, PACKED_VECTORS = 32, 4096
+"""What a task of it copies: so many columns that lines of an image are read some way along (1x1 from 64 maps to 256: 4
+columns at 42 % of the peak, 16 and 32 at 70 to 79), in so many vectors that they stay in the second cache."""
+
+
+@cache
+def choose_packed_tile(rows: int, columns: int, taps: int) -> TileShape | None:
+    """The tile for `contract_packed`, None where `contract` is faster: by AVX-512 alone, if rows are many.
+
+    Measured on one core with Ice Lake, as a share of the peak, by `contract` and by this: 1x1 from 64 maps of 8x8 to
+    128, in the second cache, 62 and 80 %; from 64 maps of 16x16 to 128, four blocks, 61 and 69, to the input 48 and 73;
+    from 64 maps of 8x8 to 256 50 and 77; from 32 maps of 16x16 to 64 45 and 56; from 64 of 25x25 to 32 63 and 67 to the
+    input, forwards 55 and 53.
+    """
+    if vector_registers() < 32:
+        return None
+    run = _largest_divisor(taps, LONGEST_FAR_RUN)
+
+    def cost(r: int, c: int) -> float:
+        return _cycles(r, c, LINE_LOAD * c, c, run) * taps + r * c * ENTRY_OVERHEAD
+
+    tile = _cheapest(rows, columns, None, _fits, cost)
+    padded = -(-rows // tile.rows) * tile.rows * -(-columns // tile.columns) * tile.columns
+    if padded * (1 + COPYING / rows) > MOST_PACKED * rows * columns:
+        return None
+    return replace(tile, column_step=1, run=run, run_step=tile.columns)
+
+
+def choose_packed_tiles(tile: TileShape, taps: int, column_tiles: int, lines: int) -> int:
+    """How many tiles of columns a task of `contract_packed` takes, of `column_tiles` in each of `lines` lines of all
+    blocks: at least four tasks for a thread, if there are as many tiles."""
+    fitting = min(PACKED_COLUMNS // tile.columns, PACKED_VECTORS // (taps * tile.columns))
+    return max(1, min(fitting, column_tiles, column_tiles * lines // (4 * get_threads())))
 
 
 STRIP_TILES = 8
