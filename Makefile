@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# A process for each core, since most of the time goes into compiling, which uses one.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The tests that also run without the compiler: there kernels are Python, so wrong indices raise and coverage sees them.
@@ -15,12 +17,12 @@ train: .venv/base  ## train configs/digits.yaml and measure it on the test split
 	model=$$($(BIN)/nnjit train configs/digits.yaml) && $(BIN)/nnjit evaluate "$$model"
 
 test: .venv/test  ## run the tests, compiled and then without the compiler, with coverage
-	$(BIN)/pytest -m "not peers" --cov --cov-report=
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m "not peers" $(NOJIT_TESTS) --cov --cov-append --cov-report=term:skip-covered \
+	$(PYTEST) -m "not peers" --cov --cov-report=
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not peers" $(NOJIT_TESTS) --cov --cov-append --cov-report=term:skip-covered \
 		--cov-fail-under=90
 
 test-peers: .venv/peers  ## compare with PyTorch and scikit-learn
-	$(BIN)/pytest -m peers
+	$(PYTEST) -m peers
 
 bench: .venv/peers  ## time all workloads against PyTorch, and single convolutions; wants a quiet machine
 	$(BIN)/python benchmarks/compare_torch.py --write benchmarks/RESULTS.md
