@@ -286,7 +286,7 @@ def test_the_roofline_is_the_lower_of_two_limits(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_table_of_convolutions_names_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A layer that uses Winograd's algorithm forwards alone and so has a second line, and one that never does; nothing
+    """A layer that uses Winograd's algorithm to the input alone and so has a second line, and one that never does; nothing
     is compiled."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     convolutions = importlib.import_module("convolutions")
@@ -294,12 +294,12 @@ def test_the_table_of_convolutions_names_algorithms(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(convolutions, "peak_gflops", lambda dtype, seconds: 200.0)
     monkeypatch.setattr(convolutions, "least_seconds", lambda calls, seconds: 1e-9 * case.operations / 150)
     lines = []
-    for case in (convolutions.Case(3, 1, 16, 16, 6, 0, 16), convolutions.Case(2, 2, 1, 3, 5, "same", 16)):
+    for case in (convolutions.Case(3, 1, 16, 16, 7, 2, 16), convolutions.Case(2, 2, 1, 3, 5, "same", 16)):
         lines += convolutions.table(convolutions.measure_case(case, 1e9, 1e-9)).splitlines()[2:]
     direct, winograd = "150 | 75 | direct", "150 | 75 | Winograd"
     assert lines == [
-        f"| 3x3 / 1 | 16 to 16 | 6 | 0 | 16 | auto | 200 | 200 | {winograd} | {direct} | {winograd} |",
-        f"| 3x3 / 1 | 16 to 16 | 6 | 0 | 16 | direct | 200 | 200 | {direct} | {direct} | {direct} |",
+        f"| 3x3 / 1 | 16 to 16 | 7 | 2 | 16 | auto | 200 | 200 | {direct} | {winograd} | {direct} |",
+        f"| 3x3 / 1 | 16 to 16 | 7 | 2 | 16 | direct | 200 | 200 | {direct} | {direct} | {direct} |",
         f"| 2x2 / 2 | 1 to 3 | 5 | same | 16 | auto | 200 | 200 | {direct} | {direct} | {direct} |",
     ]
 
