@@ -286,8 +286,8 @@ def test_the_roofline_is_the_lower_of_two_limits(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_table_of_convolutions_names_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A layer that uses Winograd's algorithm to the input alone and so has a second line, and one that never does; nothing
-    is compiled."""
+    """A layer that uses Winograd's algorithm to the input alone and so has a second line, and one that never does;
+    nothing is compiled."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     convolutions = importlib.import_module("convolutions")
     monkeypatch.setattr(convolutions, "Program", list)
