@@ -2,8 +2,8 @@
 
 Forwards it is a contraction over (channel, u, v); to the weights, over samples and positions; to the input, one
 contraction over (filter, u, v) for each phase of the stride: the positions that the same kernel entries reach. Where
-`tuning.choose_form` has a form for it, Winograd's algorithm is used instead. Sums for the weights are bound in
-`weight_gradients.py`.
+`tuning.choose_form` has a form for it, Winograd's algorithm is used instead. `image_passes.py` binds the passes through
+the image, `weight_gradients.py` the sums for the weights.
 """
 
 from __future__ import annotations
@@ -17,35 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.buffers import Border
-from nnjit.kernels.activations import Epilogue
-from nnjit.kernels.contraction import (
-    Extent,
-    View,
-    Weights,
-    contract,
-    contract_pooled,
-    grid,
-    line_pair_vectors,
-    pack_rows,
-)
-from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
-from nnjit.kernels.program import Call
-from nnjit.kernels.tiles import TileShape
-from nnjit.kernels.tuning import (
-    choose_blocks,
-    choose_form,
-    choose_input_form,
-    choose_packed_tile,
-    choose_packed_tiles,
-    choose_shares,
-    choose_tile,
-    choose_tiling,
-    choose_weights_form,
-    choose_winograd_tile,
-    used_by_tiles,
-)
-from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
-from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
+from nnjit.image_passes import Ends, Filters, Taps, by_overlap, by_winograd, direct_sums
+from nnjit.kernels.contraction import Extent, View, grid
+from nnjit.kernels.tuning import choose_blocks, choose_form, choose_input_form, choose_weights_form
+from nnjit.kernels.winograd_overlap import Cutout
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
@@ -63,51 +38,6 @@ class Phase(NamedTuple):
     positions: int
     first: int
     last: int
-
-
-class Filters(NamedTuple):
-    """The weights as one pass sees them: entry (row, map, u, v) lies at row * row_step + map * map_step + width * u +
-    v, or with the kernel rotated."""
-
-    scalars: NDArray[Any]
-    row_step: int
-    map_step: int
-    rotated: bool
-
-
-class Taps(NamedTuple):
-    """What one output sums over: where each weight and each entry of the image lies, from where the output's row and
-    position have theirs."""
-
-    w: NDArray[np.int64]
-    x: NDArray[np.int64]
-    group: int
-    """How many taps a line of the kernel has."""
-    lines: NDArray[np.int64]
-    """`contraction.Weights.lines`."""
-    columns: NDArray[np.int64]
-    """(columns, 2): of each line of the kernel, the first and last taps that a column of the output uses."""
-    run: int
-    """How many taps in a row read vectors equally far apart."""
-    run_step: int
-    """How far that is: 1, or 0 where it depends on the image."""
-    apart: bool = False
-    """Whether lines of the output read no line of the image that another one reads."""
-    once: bool = False
-    """Whether positions of the output read no position of the image that another one reads."""
-
-
-class Ends(NamedTuple):
-    """Where a pass through the image starts and ends: its bias, its result, and what is done to that before it is
-    stored."""
-
-    bias: NDArray[Any]
-    out: View
-    extent: Extent
-    epilogue: Epilogue
-    y: View
-    winners: NDArray[Any] | None = None
-    """If the result is pooled before it is stored, which entry of its window each is."""
 
 
 @dataclass(frozen=True)
@@ -211,9 +141,9 @@ class Convolution:
         filters = Filters(weight, channels * area, area, rotated=False)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
         if form := self._forward_form:
-            site.forward += _winograd(site, form, filters, channels, window, ends, work)
+            site.forward += by_winograd(site, form, filters, channels, window, ends, work)
         else:
-            site.forward += _contraction(site, filters, self._forward_taps(x, extent), window, ends, work)
+            site.forward += direct_sums(site, filters, self._forward_taps(x, extent), window, ends, work)
 
     def _computed(self, site: Site) -> Extent:
         """The sizes of what the sums are computed for: the output, or if it is pooled, what falls into a window."""
@@ -246,14 +176,17 @@ class Convolution:
         dout, dx, y, dx_extent = site.dout.view, site.dx.view, site.x.view, site.dx.extent
         filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
         form, overlaps = self._input_form
+        ends = Ends(zeros, dx, dx_extent, site.dx_epilogue, y)
         if form and overlaps:
-            self._bind_overlap(site, form, filters._replace(rotated=False), work)
+            filters = filters._replace(rotated=False)
+            cutout = Cutout(self.axes[0].before, self.axes[1].before, *self.shape[1:])
+            images = (site.dout.extent, dout, cutout, ends)
+            site.backward_input += by_overlap(site, form, filters, self.filters, *images, work)
             return
         if form:
             above, left = (size - 1 - on.before for size, on in zip(self.kernel, self.axes, strict=True))
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
-            ends = Ends(zeros, dx, dx_extent, site.dx_epilogue, y)
-            site.backward_input += _winograd(site, form, filters, self.filters, window, ends, work)
+            site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, work)
             return
         phases = list(product(self._phases(0), self._phases(1)))
         together = choose_blocks(dout.row * self.filters) if len(phases) > 1 else dx_extent.blocks
@@ -266,25 +199,7 @@ class Convolution:
                 to, made = (_at_phases(view, upper, lower, self.stride) for view in (to, made))
                 ends = Ends(zeros, to, reached, site.dx_epilogue, made)
                 share = blocks * reached.lines * reached.columns * len(taps.x) * channels * site.lanes
-                site.backward_input += _contraction(site, filters, taps, d, ends, share)
-
-    def _bind_overlap(self, site: Site, form: Form, filters: Filters, work: int) -> None:
-        """The gradient of the input by `winograd_overlap`."""
-        assert site.dout is not None and site.dx is not None
-        channels, (vertical, horizontal) = self.shape[0], self.axes
-        tiling = choose_tiling(form, site.dout.extent._replace(rows=channels), self.filters)
-        tiling = tiling._replace(group=tiling.tiles)
-        tile = choose_winograd_tile(tiling, site.lanes)
-        shares = choose_shares(tiling.blocks, -(-channels // tile.rows))
-        cutout = Cutout(vertical.before, horizontal.before, *self.shape[1:])
-        scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
-        packing, u = _transformed_kernels(site, form, filters, channels, self.filters, scratch)
-        images = (site.dout.view, site.dx.view, site.dx_epilogue, site.x.view)
-        operands = (form, tile, tiling, shares, cutout, u, *images, scratch)
-        site.backward_input += [
-            packing,
-            Call(winograd_overlap, tiling.blocks * shares, operands, form.work_left(work)),
-        ]
+                site.backward_input += direct_sums(site, filters, taps, d, ends, share)
 
     def _input_taps(self, dout: View, upper: Phase, lower: Phase) -> Taps:
         """What the gradient of an input position of these phases sums over."""
@@ -354,95 +269,3 @@ def _spans(positions: int, step: int, offsets: Iterable[int], size: int) -> NDAr
         if inside:
             spans[i] = inside[0], inside[-1] + 1
     return spans
-
-
-def _contraction(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
-    """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
-    contracted."""
-    taps, extent = len(passed.x), ends.extent
-    if passed.once and ends.winners is None:
-        lines = _as_one_line(extent, x, ends)
-        if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps):
-            return _packed_contraction(site, filters, passed, packed_tile, *lines, work)
-    used = tuple((int(first), int(last)) for first, last in passed.columns)
-    tile = choose_tile(
-        extent.rows,
-        extent.columns,
-        taps,
-        run=passed.run,
-        column_step=x.column,
-        run_step=passed.run_step,
-        used=used,
-        halves=x.column == 1 and (ends.winners is not None or ends.out.column == 1),
-        line_vectors=len(np.unique(passed.x + x.column * np.arange(extent.columns)[:, None])),
-        apart=passed.apart,
-    )
-    if tile.halved:
-        used = tuple(span for span in used for _ in range(2))
-    packing, packed = _packed_rows(site, filters, passed, tile, extent.rows)
-    row_tiles = len(packed)
-    firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
-    steps = np.arange(taps, dtype=np.int64) * tile.rows
-    columns = np.array(used_by_tiles(used, tile.columns), np.int64)
-    weights = Weights(packed.reshape(-1), firsts, steps, passed.group, passed.lines, columns)
-    arguments = (tile, extent, weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
-    tasks = row_tiles * extent.lines * extent.blocks
-    if ends.winners is None:
-        return [packing, Call(contract, tasks, (*arguments, ends.y), work)]
-    scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
-    return [packing, Call(contract_pooled, tasks // 2, (*arguments, ends.winners, scratch), work)]
-
-
-def _packed_contraction(
-    site: Site, filters: Filters, passed: Taps, tile: TileShape, extent: Extent, x: View, ends: Ends, work: int
-) -> list[Call]:
-    """The same where each vector of the image is read by one position of the output."""
-    taps = len(passed.x)
-    column_tiles = -(-extent.columns // tile.columns)
-    tiles = choose_packed_tiles(tile, taps, column_tiles, extent.blocks * extent.lines)
-    packing, packed = _packed_rows(site, filters, passed, tile, extent.rows)
-    scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
-    images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
-    operands = (tile, extent, tiles, packed.reshape(-1), *images, scratch)
-    return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
-
-
-def _packed_rows(site: Site, filters: Filters, passed: Taps, tile: TileShape, rows: int) -> tuple[Call, NDArray[Any]]:
-    """The call that puts the weights in the order in which a tile reads them, and where it leaves them: (row tiles,
-    taps, tile.rows)."""
-    packed = site.workspace.passed_on(-(-rows // tile.rows), len(passed.x), tile.rows)
-    operands = (tile, rows, filters.scalars, filters.row_step, passed.w, packed)
-    return Call(pack_rows, len(packed), operands, 30 * packed.size), packed
-
-
-def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, Ends]:
-    """What a pass computes, as a single line where lines follow each other without a gap, as in a convolution by
-    1x1."""
-    if any(view.line != extent.columns * view.column for view in (x, ends.out, ends.y)):
-        return extent, x, ends
-    whole = extent._replace(lines=1, columns=extent.lines * extent.columns)
-    return whole, x, ends._replace(extent=whole)
-
-
-def _winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
-    """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
-    extent = ends.extent
-    tiling = choose_tiling(form, extent, maps)
-    tile = choose_winograd_tile(tiling, site.lanes)
-    scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
-    packing, u = _transformed_kernels(site, form, filters, extent.rows, maps, scratch)
-    winners = np.zeros((0, site.lanes), np.uint8) if ends.winners is None else ends.winners
-    result = (ends.bias, ends.out, ends.epilogue, ends.y, winners)
-    arguments = (form, tile, tiling, u, x, *result, scratch)
-    return [packing, Call(winograd, extent.blocks * tiling.groups, arguments, form.work_left(work))]
-
-
-def _transformed_kernels(
-    site: Site, form: Form, filters: Filters, rows: int, maps: int, scratch: NDArray[Any]
-) -> tuple[Call, NDArray[Any]]:
-    """The call that transforms the kernels of `rows` x `maps`, and where it leaves them."""
-    transformed = site.workspace.passed_on(kernels_vectors(form, rows, maps, site.lanes), site.lanes)
-    where = (filters.scalars, filters.row_step, filters.map_step, filters.rotated)
-    operands = (form, Extent(1, rows, maps, 1), *where, transformed, scratch)
-    packing = Call(winograd_kernels, -(-rows // site.lanes) * maps, operands, 10 * transformed.size)
-    return packing, transformed.reshape(-1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from nnjit import convolution, stages
+from nnjit import image_passes, stages
 from nnjit.kernels import tuning
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.contraction_strips import Strip
@@ -47,7 +47,7 @@ def few_tiles() -> Iterator[None]:
         return TileShape(min(rows, 2), 3 if columns >= 3 else 1, run=short, **known)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "choose_tile", choose)
+        patch.setattr(image_passes, "choose_tile", choose)
         patch.setattr(tuning, "choose_strips_tile", choose)
         patch.setattr(tuning, "choose_strip", lambda tile, row_tiles, lines: Strip(min(2, row_tiles), 6))
         yield

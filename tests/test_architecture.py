@@ -28,7 +28,7 @@ LEVELS = [
     ["component", "reference", "stopping"],
     ["initializers"],
     # A layer is bound to buffers through its site.
-    ["layers", "buffers", "convolution", "parameters", "pooling", "site", "weight_gradients"],
+    ["layers", "buffers", "convolution", "image_passes", "parameters", "pooling", "site", "weight_gradients"],
     ["losses", "metrics", "optimizers", "stages"],
     ["data.section"],
     ["config"],

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from nnjit import convolution, weight_gradients
+from nnjit import convolution, image_passes, weight_gradients
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
 from nnjit.kernels.program import Program
@@ -83,8 +83,8 @@ def test_convolutions_that_read_each_position_once(
     stride = (kernel[0] + further[0], kernel[1] + further[1])
     layer = {"conv2d": {"filters": maps[1], "kernel": kernel, "stride": stride, "padding": padding}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "choose_packed_tile", packed_tile)
-        patch.setattr(convolution, "choose_packed_tiles", lambda tile, taps, column_tiles, lines: tiles)
+        patch.setattr(image_passes, "choose_packed_tile", packed_tile)
+        patch.setattr(image_passes, "choose_packed_tiles", lambda tile, taps, column_tiles, lines: tiles)
         layers = layers_of({"conv2d": {"filters": maps[0], "kernel": 1}}, *activations, layer, *activations)
         assert_equals_reference(layers, (2, *shape), 9)
 

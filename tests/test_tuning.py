@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llvmlite import ir
 from numpy.typing import NDArray
 
-from nnjit import convolution, weight_gradients
+from nnjit import convolution, image_passes, weight_gradients
 from nnjit.kernels import tuning
 from nnjit.kernels.contraction import contract
 from nnjit.kernels.contraction_packed import contract_packed
@@ -153,8 +153,8 @@ def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pyt
 def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """As tiles of forward passes show that choose by it."""
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
-    monkeypatch.setattr(convolution, "choose_packed_tile", lambda *sizes: None)
-    monkeypatch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
+    monkeypatch.setattr(image_passes, "choose_packed_tile", lambda *sizes: None)
+    monkeypatch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
 
     def tile(kernel: int, stride: int, maps: int = 16) -> TileShape:
         layer = Conv2d(filters=32, kernel=(kernel, kernel), stride=(stride, stride), algorithm="direct")
@@ -314,7 +314,7 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
             patch.setattr(tuning, "choose_strips_tile", choose_strips_tile.__wrapped__)
-            patch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
+            patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
             stack = Stack(layers, (5, 9, 8), np.dtype(np.float32))
@@ -346,8 +346,8 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
     for registers in (8, 32):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-            patch.setattr(convolution, "choose_packed_tile", choose_packed_tile.__wrapped__)
-            patch.setattr(convolution, "choose_tile", choose_tile.__wrapped__)
+            patch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
+            patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
             stack = Stack(layers, (40, 6, 10), np.dtype(np.float32))
         packed = [call.kernel is contract_packed for call in (*stack.bound.forward, *stack.bound.backward)]
         assert packed.count(True) == (0 if registers == 8 else 9)

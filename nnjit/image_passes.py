@@ -1,0 +1,183 @@
+"""Passes through an image, forwards or to the input, bound to kernels: direct sums over taps, or Winograd's algorithm.
+
+What an output sums over is data (`Taps`), so that one pass is like another; `convolution.py` says what it is in each.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnjit.kernels.activations import Epilogue
+from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors, pack_rows
+from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
+from nnjit.kernels.program import Call
+from nnjit.kernels.tiles import TileShape
+from nnjit.kernels.tuning import (
+    choose_packed_tile,
+    choose_packed_tiles,
+    choose_shares,
+    choose_tile,
+    choose_tiling,
+    choose_winograd_tile,
+    used_by_tiles,
+)
+from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
+from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
+from nnjit.kernels.winograd_transforms import Form
+from nnjit.site import Site
+
+
+class Filters(NamedTuple):
+    """The weights as one pass sees them: entry (row, map, u, v) lies at row * row_step + map * map_step + width * u +
+    v, or with the kernel rotated."""
+
+    scalars: NDArray[Any]
+    row_step: int
+    map_step: int
+    rotated: bool
+
+
+class Taps(NamedTuple):
+    """What one output sums over: where each weight and each entry of the image lies, from where the output's row and
+    position have theirs."""
+
+    w: NDArray[np.int64]
+    x: NDArray[np.int64]
+    group: int
+    """How many taps a line of the kernel has."""
+    lines: NDArray[np.int64]
+    """`contraction.Weights.lines`."""
+    columns: NDArray[np.int64]
+    """(columns, 2): of each line of the kernel, the first and last taps that a column of the output uses."""
+    run: int
+    """How many taps in a row read vectors equally far apart."""
+    run_step: int
+    """How far that is: 1, or 0 where it depends on the image."""
+    apart: bool = False
+    """Whether lines of the output read no line of the image that another one reads."""
+    once: bool = False
+    """Whether positions of the output read no position of the image that another one reads."""
+
+
+class Ends(NamedTuple):
+    """Where a pass through the image starts and ends: its bias, its result, and what is done to that before it is
+    stored."""
+
+    bias: NDArray[Any]
+    out: View
+    extent: Extent
+    epilogue: Epilogue
+    y: View
+    winners: NDArray[Any] | None = None
+    """If the result is pooled before it is stored, which entry of its window each is."""
+
+
+def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
+    """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
+    contracted."""
+    taps, extent = len(passed.x), ends.extent
+    if passed.once and ends.winners is None:
+        lines = _as_one_line(extent, x, ends)
+        if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps):
+            return _packed_contraction(site, filters, passed, packed_tile, *lines, work)
+    used = tuple((int(first), int(last)) for first, last in passed.columns)
+    tile = choose_tile(
+        extent.rows,
+        extent.columns,
+        taps,
+        run=passed.run,
+        column_step=x.column,
+        run_step=passed.run_step,
+        used=used,
+        halves=x.column == 1 and (ends.winners is not None or ends.out.column == 1),
+        line_vectors=len(np.unique(passed.x + x.column * np.arange(extent.columns)[:, None])),
+        apart=passed.apart,
+    )
+    if tile.halved:
+        used = tuple(span for span in used for _ in range(2))
+    packing, packed = _packed_rows(site, filters, passed, tile, extent.rows)
+    row_tiles = len(packed)
+    firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
+    steps = np.arange(taps, dtype=np.int64) * tile.rows
+    columns = np.array(used_by_tiles(used, tile.columns), np.int64)
+    weights = Weights(packed.reshape(-1), firsts, steps, passed.group, passed.lines, columns)
+    arguments = (tile, extent, weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
+    tasks = row_tiles * extent.lines * extent.blocks
+    if ends.winners is None:
+        return [packing, Call(contract, tasks, (*arguments, ends.y), work)]
+    scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
+    return [packing, Call(contract_pooled, tasks // 2, (*arguments, ends.winners, scratch), work)]
+
+
+def _packed_contraction(
+    site: Site, filters: Filters, passed: Taps, tile: TileShape, extent: Extent, x: View, ends: Ends, work: int
+) -> list[Call]:
+    """The same where each vector of the image is read by one position of the output."""
+    taps = len(passed.x)
+    column_tiles = -(-extent.columns // tile.columns)
+    tiles = choose_packed_tiles(tile, taps, column_tiles, extent.blocks * extent.lines)
+    packing, packed = _packed_rows(site, filters, passed, tile, extent.rows)
+    scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
+    images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
+    operands = (tile, extent, tiles, packed.reshape(-1), *images, scratch)
+    return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
+
+
+def _packed_rows(site: Site, filters: Filters, passed: Taps, tile: TileShape, rows: int) -> tuple[Call, NDArray[Any]]:
+    """The call that puts the weights in the order in which a tile reads them, and where it leaves them: (row tiles,
+    taps, tile.rows)."""
+    packed = site.workspace.passed_on(-(-rows // tile.rows), len(passed.x), tile.rows)
+    operands = (tile, rows, filters.scalars, filters.row_step, passed.w, packed)
+    return Call(pack_rows, len(packed), operands, 30 * packed.size), packed
+
+
+def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, Ends]:
+    """What a pass computes, as a single line where lines follow each other without a gap, as in a convolution by
+    1x1."""
+    if any(view.line != extent.columns * view.column for view in (x, ends.out, ends.y)):
+        return extent, x, ends
+    whole = extent._replace(lines=1, columns=extent.lines * extent.columns)
+    return whole, x, ends._replace(extent=whole)
+
+
+def by_winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
+    """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
+    extent = ends.extent
+    tiling = choose_tiling(form, extent, maps)
+    tile = choose_winograd_tile(tiling, site.lanes)
+    scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
+    packing, u = _transformed_kernels(site, form, filters, extent.rows, maps, scratch)
+    winners = np.zeros((0, site.lanes), np.uint8) if ends.winners is None else ends.winners
+    result = (ends.bias, ends.out, ends.epilogue, ends.y, winners)
+    arguments = (form, tile, tiling, u, x, *result, scratch)
+    return [packing, Call(winograd, extent.blocks * tiling.groups, arguments, form.work_left(work))]
+
+
+def by_overlap(
+    site: Site, form: Form, filters: Filters, maps: int, summed: Extent, d: View, cutout: Cutout, ends: Ends, work: int
+) -> list[Call]:
+    """A pass from the tiles of `summed`, of d, to the image that is a part of what they cover, by the adjoint of
+    Winograd's algorithm."""
+    rows = ends.extent.rows
+    tiling = choose_tiling(form, summed._replace(rows=rows), maps)
+    tiling = tiling._replace(group=tiling.tiles)
+    tile = choose_winograd_tile(tiling, site.lanes)
+    shares = choose_shares(tiling.blocks, -(-rows // tile.rows))
+    scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
+    packing, u = _transformed_kernels(site, form, filters, rows, maps, scratch)
+    arguments = (form, tile, tiling, shares, cutout, u, d, ends.out, ends.epilogue, ends.y, scratch)
+    return [packing, Call(winograd_overlap, tiling.blocks * shares, arguments, form.work_left(work))]
+
+
+def _transformed_kernels(
+    site: Site, form: Form, filters: Filters, rows: int, maps: int, scratch: NDArray[Any]
+) -> tuple[Call, NDArray[Any]]:
+    """The call that transforms the kernels of `rows` x `maps`, and where it leaves them."""
+    transformed = site.workspace.passed_on(kernels_vectors(form, rows, maps, site.lanes), site.lanes)
+    where = (filters.scalars, filters.row_step, filters.map_step, filters.rotated)
+    operands = (form, Extent(1, rows, maps, 1), *where, transformed, scratch)
+    packing = Call(winograd_kernels, -(-rows // site.lanes) * maps, operands, 10 * transformed.size)
+    return packing, transformed.reshape(-1)
