@@ -32,9 +32,9 @@ LOADS = 1.1
 """Loads a cycle with AVX-512: of vectors, of scalars for all lanes, and what is fetched ahead.
 
 Ice Lake does no more, with all data in the first cache: 8x2 at 85 % of the peak, 11x2 and 12x2 at 94, 16x1 at 53, tiles
-of three columns and more at 97 to 100; Sapphire Rapids does more (8x2 at 97), and tiles of three and four columns are
-as fast there. On Ice Lake 5x5 with a stride of 2 from 16 maps to 32 runs at 78 % with 11x2, at 88 with 8x3; gradients
-to weights of 64 maps by 3x3 at 80 % with 12x2, at 85 with 6x4, by 1x1 from 64 to 128 at 61 with 8x2, at 70 with 6x4.
+of three columns and more at 97 to 100. 5x5 with a stride of 2 from 16 maps to 32 runs at 78 % there with 11x2, at 88
+with 8x3; gradients to weights of 64 maps by 3x3 at 80 % with 12x2, at 85 with 6x4, by 1x1 from 64 to 128 at 61 with
+8x2, at 70 with 6x4. Other processors do more loads (8x2 at 97 %).
 """
 ENTRY_OVERHEAD = 4.0
 """Cycles that starting, storing and finishing a tile costs, per vector of it."""

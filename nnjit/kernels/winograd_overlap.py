@@ -35,7 +35,7 @@ def overlap_scratch_vectors(form: Form, tiling: Tiling, tile: TileShape) -> int:
     """Vectors of scratch memory that a thread needs: the transformed gradient, the products of a tile of rows, a tile,
     and the plane of one row."""
     planes = (tiling.maps * tiling.group | 1) + (tile.rows * tiling.group | 1) + 1
-    down = -(-tiling.tiles // tiling.across)
+    down = tiling.tiles // tiling.across
     overlap = form.taps - 1
     return form.entries * planes + (form.outputs * down + overlap) * (form.outputs * tiling.across + overlap)
 
