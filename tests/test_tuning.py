@@ -356,6 +356,28 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
 
 
 @pytest.mark.parametrize(
+    ("kernel", "stride", "forward", "to_input"),
+    [
+        ((1, 1), (1, 1), 1, 1),
+        ((2, 2), (2, 2), 1, 4),
+        ((1, 2), (2, 2), 1, 2),  # two of the four phases have no taps
+        ((2, 2), (2, 1), 0, 0),
+        ((2, 2), (1, 2), 0, 0),
+        ((3, 3), (2, 2), 0, 1),  # of the phases, the one that a single tap reaches
+    ],
+)
+def test_positions_are_packed_where_each_is_read_once(
+    kernel: tuple[int, int], stride: tuple[int, int], forward: int, to_input: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
+    layer = Conv2d(filters=64, kernel=kernel, stride=stride, algorithm="direct")
+    bound = Network([layer], (64, 13, 13), np.dtype(np.float32), 0).bind(16, input_gradient=True)
+    for calls, expected in ((bound.forward, forward), (bound.backward, to_input)):
+        assert [call.kernel for call in calls].count(contract_packed) == expected
+
+
+@pytest.mark.parametrize(
     ("rows", "columns", "expected"),
     [
         (128, 256, True),
