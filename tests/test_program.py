@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 from nnjit.kernels import program
 from nnjit.kernels.activations import Epilogue
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import compiled, kernel, sole_writer
 from nnjit.kernels.contraction import Extent
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
@@ -177,3 +177,36 @@ def test_programs_in_several_threads_of_python_do_not_disturb_each_other() -> No
     for runner in runners:
         runner.join()
     assert_array_equal(counts, 20)
+
+
+class Compiling:
+    """What `compiled` needs of a dispatcher, without its cost."""
+
+    def __init__(self, name: str) -> None:
+        def py_func() -> None: ...
+
+        py_func.__qualname__ = name
+        self.py_func = py_func
+        self.overloads: dict[tuple[str, ...], str] = {}
+        self.begun = threading.Event()
+
+    def compile(self, kinds: tuple[str, ...]) -> None:
+        self.begun.set()
+        self.overloads[kinds] = "code"
+
+
+def test_a_kernel_waits_for_who_compiles_it_and_for_nobody_else() -> None:
+    """As in another process, since each opens the lock anew."""
+    pytest.importorskip("fcntl", reason="without it, processes do not wait")
+    busy, other = Compiling("busy"), Compiling("other")
+    threads = [threading.Thread(target=compiled, args=(each, ("float32",)), daemon=True) for each in (busy, other)]
+    with sole_writer(busy.py_func):
+        for thread in threads:
+            thread.start()
+        assert other.begun.wait(10)
+        assert not busy.begun.wait(0.2)
+    assert busy.begun.wait(10)
+    for thread in threads:
+        thread.join()
+    with sole_writer(busy.py_func):
+        assert compiled(busy, ("float32",)) == "code"  # what is there already waits for nobody

@@ -59,18 +59,18 @@ def _usable_cache_folder() -> tuple[Path, bool]:
 
 
 @contextmanager
-def sole_writer() -> Iterator[None]:
-    """Let one process at a time compile into the cache folder.
+def sole_writer(function: Any) -> Iterator[None]:
+    """Let one process at a time save specialisations of a kernel in the cache folder.
 
-    Two that save a specialisation of one kernel at the same moment give both files the same name, and the cache then
-    answers for one with the other's code. Who waits finds the kernels compiled.
+    Two that save one at the same moment give both files the same name, and the cache then answers for one with the
+    other's code. Who waits may find what it wants compiled; other kernels are compiled meanwhile.
     """
     try:
         import fcntl
     except ImportError:
         yield
         return
-    with open(CACHE_FOLDER / "lock", "w") as lock:
+    with open(CACHE_FOLDER / f"{function.__module__}.{function.__qualname__}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -78,7 +78,9 @@ def sole_writer() -> Iterator[None]:
 def compiled(dispatcher: Any, kinds: tuple[Any, ...]) -> Any:
     """The compilation of a kernel for arguments of Numba types `kinds`; from the cache, unless what stands there is for
     other types."""
-    dispatcher.compile(kinds)
+    if kinds not in dispatcher.overloads:
+        with sole_writer(dispatcher.py_func):
+            dispatcher.compile(kinds)
     if kinds not in dispatcher.overloads:
         dispatcher = njit(error_model="numpy")(dispatcher.py_func)
         dispatcher.compile(kinds)

@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from nnjit.kernels.compiler import JIT, compiled, sole_writer
+from nnjit.kernels.compiler import JIT, compiled
 from nnjit.kernels.threads import TEAM, run_calls
 
 PARALLEL_WORK = 300_000
@@ -54,8 +54,7 @@ class Program:
         self._library: Any = None
         addresses = [0] * len(self.calls)
         if JIT:
-            with sole_writer():
-                self._library, addresses = _link(self.calls)
+            self._library, addresses = _link(self.calls)
         rows = [
             (address, call.tasks, call.tasks > 1 and call.work >= PARALLEL_WORK)
             for address, call in zip(addresses, self.calls, strict=True)
