@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.buffers import Border
-from nnjit.image_passes import Ends, Filters, Taps, by_overlap, by_winograd, direct_sums
+from nnjit.image_passes import Ends, Filters, Phases, Taps, by_overlap, by_winograd, direct_sums
 from nnjit.kernels.contraction import Extent, View, grid
 from nnjit.kernels.tuning import choose_blocks, choose_form, choose_input_form, choose_weights_form
 from nnjit.kernels.winograd_overlap import Cutout
@@ -188,18 +188,38 @@ class Convolution:
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
             site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, work)
             return
-        phases = list(product(self._phases(0), self._phases(1)))
-        together = choose_blocks(dout.row * self.filters) if len(phases) > 1 else dx_extent.blocks
+        alike = self._alike_phases()
+        together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else dx_extent.blocks
         for first in range(0, dx_extent.blocks, together):
             blocks = min(together, dx_extent.blocks - first)
-            for upper, lower in phases:
+            for pairs in alike:
+                upper, lower = pairs[0]
                 taps = self._input_taps(dout, upper, lower)
                 reached = Extent(blocks, channels, upper.positions, lower.positions)
                 d, to, made = (view._replace(start=view.start + first * view.block) for view in (dout, dx, y))
                 to, made = (_at_phases(view, upper, lower, self.stride) for view in (to, made))
                 ends = Ends(zeros, to, reached, site.dx_epilogue, made)
-                share = blocks * reached.lines * reached.columns * len(taps.x) * channels * site.lanes
-                site.backward_input += direct_sums(site, filters, taps, d, ends, share)
+                share = len(pairs) * blocks * reached.lines * reached.columns * len(taps.x) * channels * site.lanes
+                site.backward_input += direct_sums(site, filters, taps, d, ends, share, self._phases_from(pairs, dx, y))
+
+    def _alike_phases(self) -> list[list[tuple[Phase, Phase]]]:
+        """The phases of both axes, those together that read the same positions of the output's gradient."""
+        alike: dict[Any, list[tuple[Phase, Phase]]] = {}
+        for pair in product(self._phases(0), self._phases(1)):
+            read = tuple(
+                (on.positions, *((on.phase + self.axes[k].before - u) // self.stride[k] for u in on.taps))
+                for k, on in enumerate(pair)
+            )
+            alike.setdefault(read, []).append(pair)
+        return list(alike.values())
+
+    def _phases_from(self, pairs: list[tuple[Phase, Phase]], dx: View, y: View) -> Phases:
+        """Where these phases, which read the same, have their weights and places, counted from the first."""
+        upper, lower = pairs[0]
+        down = np.array([pair[0].phase - upper.phase for pair in pairs], np.int64)
+        right = np.array([pair[1].phase - lower.phase for pair in pairs], np.int64)
+        places = [down * view.line + right * view.column for view in (dx, y)]
+        return Phases(down * self.kernel[1] + right, np.ascontiguousarray(np.stack(places, axis=1)))
 
     def _input_taps(self, dout: View, upper: Phase, lower: Phase) -> Taps:
         """What the gradient of an input position of these phases sums over."""

@@ -62,6 +62,18 @@ class Taps(NamedTuple):
     """Whether positions of the output read no position of the image that another one reads."""
 
 
+class Phases(NamedTuple):
+    """Results that sum over the same entries of the image, each with weights of its own."""
+
+    weights: NDArray[np.int64]
+    """(phases,): how far their weights lie from those that the taps tell."""
+    places: NDArray[np.int64]
+    """(phases, 2): how far they lie from the result that the ends tell, and what they are finished with from y."""
+
+
+ONE_PHASE = Phases(np.zeros(1, np.int64), np.zeros((1, 2), np.int64))
+
+
 class Ends(NamedTuple):
     """Where a pass through the image starts and ends: its bias, its result, and what is done to that before it is
     stored."""
@@ -75,14 +87,16 @@ class Ends(NamedTuple):
     """If the result is pooled before it is stored, which entry of its window each is."""
 
 
-def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
+def direct_sums(
+    site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int, phases: Phases = ONE_PHASE
+) -> list[Call]:
     """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
     contracted."""
     taps, extent = len(passed.x), ends.extent
     if passed.once and ends.winners is None:
         lines = _as_one_line(extent, x, ends)
-        if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps):
-            return _packed_contraction(site, filters, passed, packed_tile, *lines, work)
+        if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps, len(phases.weights)):
+            return _packed_contraction(site, filters, passed, phases, packed_tile, *lines, work)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     tile = choose_tile(
         extent.rows,
@@ -98,39 +112,49 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
     )
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
-    packing, packed = _packed_rows(site, filters, passed, tile, extent.rows)
+    packing, packed = _packed_rows(site, filters, passed, phases, tile, extent.rows)
     row_tiles = len(packed)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
     steps = np.arange(taps, dtype=np.int64) * tile.rows
     columns = np.array(used_by_tiles(used, tile.columns), np.int64)
     weights = Weights(packed.reshape(-1), firsts, steps, passed.group, passed.lines, columns)
-    arguments = (tile, extent, weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
+    arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
     tasks = row_tiles * extent.lines * extent.blocks
     if ends.winners is None:
-        return [packing, Call(contract, tasks, (*arguments, ends.y), work)]
+        return [packing, Call(contract, tasks, (tile, extent, phases.places, *arguments, ends.y), work)]
     scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
-    return [packing, Call(contract_pooled, tasks // 2, (*arguments, ends.winners, scratch), work)]
+    return [packing, Call(contract_pooled, tasks // 2, (tile, extent, *arguments, ends.winners, scratch), work)]
 
 
 def _packed_contraction(
-    site: Site, filters: Filters, passed: Taps, tile: TileShape, extent: Extent, x: View, ends: Ends, work: int
+    site: Site,
+    filters: Filters,
+    passed: Taps,
+    phases: Phases,
+    tile: TileShape,
+    extent: Extent,
+    x: View,
+    ends: Ends,
+    work: int,
 ) -> list[Call]:
     """The same where each vector of the image is read by one position of the output."""
     taps = len(passed.x)
     column_tiles = -(-extent.columns // tile.columns)
     tiles = choose_packed_tiles(tile, taps, column_tiles, extent.blocks * extent.lines)
-    packing, packed = _packed_rows(site, filters, passed, tile, extent.rows)
+    packing, packed = _packed_rows(site, filters, passed, phases, tile, extent.rows)
     scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
-    operands = (tile, extent, tiles, packed.reshape(-1), *images, scratch)
+    operands = (tile, extent, phases.places, tiles, packed.reshape(-1), *images, scratch)
     return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
 
 
-def _packed_rows(site: Site, filters: Filters, passed: Taps, tile: TileShape, rows: int) -> tuple[Call, NDArray[Any]]:
-    """The call that puts the weights in the order in which a tile reads them, and where it leaves them: (row tiles,
-    taps, tile.rows)."""
-    packed = site.workspace.passed_on(-(-rows // tile.rows), len(passed.x), tile.rows)
-    operands = (tile, rows, filters.scalars, filters.row_step, passed.w, packed)
+def _packed_rows(
+    site: Site, filters: Filters, passed: Taps, phases: Phases, tile: TileShape, rows: int
+) -> tuple[Call, NDArray[Any]]:
+    """The call that puts the weights in the order in which a tile reads them, and where it leaves them: (phases * row
+    tiles, taps, tile.rows)."""
+    packed = site.workspace.passed_on(len(phases.weights) * -(-rows // tile.rows), len(passed.x), tile.rows)
+    operands = (tile, rows, filters.scalars, phases.weights, filters.row_step, passed.w, packed)
     return Call(pack_rows, len(packed), operands, 30 * packed.size), packed
 
 

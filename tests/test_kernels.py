@@ -76,7 +76,7 @@ def test_convolutions_that_read_each_position_once(
 ) -> None:
     """With any tile, whether lines follow each other without a gap or not."""
 
-    def packed_tile(rows: int, columns: int, taps: int) -> TileShape:
+    def packed_tile(rows: int, columns: int, taps: int, phases: int) -> TileShape:
         run = 2 if taps % 2 == 0 else 1
         return TileShape(min(tile[0], rows), tile[1], column_step=1, run=run, run_step=tile[1])
 

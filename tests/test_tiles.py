@@ -12,6 +12,7 @@ from battery import DTYPES, compiled_only
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
+from nnjit.image_passes import ONE_PHASE
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
@@ -185,10 +186,11 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     row_tiles = -(-ROWS // tile.rows)
     forward_tile = replace(tile, run_step=tile.run_step * tile.units)
     packed = np.full((row_tiles, TAPS, tile.rows), np.nan, dtype)
-    pack = (forward_tile, ROWS, w, TAPS, np.arange(TAPS), packed)
+    pack = (forward_tile, ROWS, w, ONE_PHASE.weights, TAPS, np.arange(TAPS), packed)
     firsts, steps = np.arange(row_tiles) * TAPS * tile.rows, np.arange(TAPS) * tile.rows
     weights = Weights(packed.reshape(-1), firsts, steps, 3, lines, columns)
-    forward = (forward_tile, extent, weights, x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
+    images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
+    forward = (forward_tile, extent, ONE_PHASE.places, weights, *images)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)
     steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)

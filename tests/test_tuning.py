@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from nnjit import convolution, image_passes, weight_gradients
+from nnjit.convolution import Convolution
 from nnjit.kernels import tuning
 from nnjit.kernels.contraction import contract
 from nnjit.kernels.contraction_packed import contract_packed
@@ -350,7 +352,7 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
             patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
             stack = Stack(layers, (40, 6, 10), np.dtype(np.float32))
         packed = [call.kernel is contract_packed for call in (*stack.bound.forward, *stack.bound.backward)]
-        assert packed.count(True) == (0 if registers == 8 else 9)
+        assert packed.count(True) == (0 if registers == 8 else 6)
         found.append(stack.run(*stack.random()).bits())
     assert found[0] == found[1]
 
@@ -359,7 +361,7 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
     ("kernel", "stride", "forward", "to_input"),
     [
         ((1, 1), (1, 1), 1, 1),
-        ((2, 2), (2, 2), 1, 4),
+        ((2, 2), (2, 2), 1, 4),  # of 13 positions, the first phase has one more
         ((1, 2), (2, 2), 1, 2),  # two of the four phases have no taps
         ((2, 2), (2, 1), 0, 0),
         ((2, 2), (1, 2), 0, 0),
@@ -407,3 +409,38 @@ def test_phases_over_few_blocks_and_over_all_give_the_same_bits(padding: Literal
         assert len(calls) == 4 * -(-3 // blocks)
         found.append(stack.run(*stack.random(21)).bits())
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side", "padding", "expected"),
+    [
+        (2, 2, 8, 0, [4]),
+        (4, 2, 8, 0, [4]),
+        (3, 3, 9, 1, [1, 2, 2, 4]),  # the last phase reads one position on
+        (2, 3, 9, 0, [1, 2, 2, 4]),  # and here, none
+        (2, 2, 9, 0, [1, 1, 1, 1]),  # the first phase has a position more
+        (3, 2, 8, 1, [1, 1, 1, 1]),
+    ],
+)
+@pytest.mark.parametrize("activation", [Relu(), Tanh()])
+def test_phases_that_read_the_same_are_computed_together_with_the_same_bits(
+    kernel: int, stride: int, side: int, padding: int, expected: list[int], activation: Layer
+) -> None:
+    strided = Conv2d(filters=5, kernel=(kernel, kernel), stride=(stride, stride), padding=(padding, padding))
+    layers = [Conv2d(filters=3, kernel=(1, 1)), activation, strided]
+    found = []
+    for together in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(image_passes, "choose_packed_tile", lambda *sizes: None)
+            if not together:
+                patch.setattr(Convolution, "_alike_phases", _each_phase_alone)
+            stack = Stack(layers, (2, side, side), np.dtype(np.float64), batch_size=9)
+        calls = [call for call in stack.bound.sites[-1].backward_input if call.kernel is contract]
+        phases = sorted(len(call.arguments[2]) for call in calls)
+        assert phases == (expected if together else [1] * stride**2)
+        found.append(stack.run(*stack.random(9)).bits())
+    assert found[0] == found[1]
+
+
+def _each_phase_alone(layer: Convolution) -> list[Any]:
+    return [[pair] for pair in product(layer._phases(0), layer._phases(1))]

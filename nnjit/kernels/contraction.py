@@ -50,7 +50,7 @@ class Weights(NamedTuple):
     scalars: Any
     """The parameters, or any buffer, as a flat array."""
     firsts: Any
-    """(row tiles,) int64."""
+    """(phases * row tiles,) int64."""
     taps: Any
     """(K,) int64."""
     group: int
@@ -83,15 +83,15 @@ def grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
 
 
 @register_jitable(inline="always")
-def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile):
+def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile, alone):
     """What a task of `contract` computes: a tile of rows of a line, the first of which lies from out[out_first] on, and
-    from y[y_first].
+    from y[y_first]. Among those of all phases it is number `row_tile`, among those of its own number `alone`.
 
     It is a part of its callers' code; as a function that is called it finds its operands in memory (to 64 maps by 9x9
     722 instead of 662 us on one core).
     """
-    row = min(row_tile * tile.rows, extent.rows - tile.rows)
-    shared = row_tile * tile.rows - row
+    row = min(alone * tile.rows, extent.rows - tile.rows)
+    shared = alone * tile.rows - row
     w_first = w.firsts[row_tile]
     x_first = x.start + block * x.block + line * x.line
     units = tile.units
@@ -121,26 +121,29 @@ def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y,
 
 
 @kernel
-def contract(task, tile, extent, w, x, x_taps, bias, out, epilogue, y):
-    """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
+def contract(task, tile, extent, phases, w, x, x_taps, bias, out, epilogue, y):
+    """out[p, n, r, i, j] = epilogue(bias[r] + sum over k of w[p, r, k] * x[n, i, j, x_taps[k]], y[p, n, r, i, j])
 
-    w Weights (R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
+    phases (P, 2): how far the results of each lie from those that out tells, and from y
+    w Weights (P, R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
     Taps come in runs of tile.run: those of a run lie tile.run_step apart in x, or as far as the first two taps if that
     is 0, and in w tile.tap_step scalars, or tile.rows.
-    A task owns a block, a tile of rows and a line. A tile that would pass the last row or column starts earlier instead
-    and computes some entries twice; it leaves the rows of the tile before it alone, since out holds sums until a long
-    epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us), but for
-    halves. The columns of a halved tile are halves of vectors; those of x and out then lie side by side.
+    A task owns a block, a phase's tile of rows and a line. A tile that would pass the last row or column starts earlier
+    instead and computes some entries twice; it leaves the rows of the tile before it alone, since out holds sums until
+    a long epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us), but
+    for halves. The columns of a halved tile are halves of vectors; those of x and out then lie side by side.
     """
     # Rows vary fastest: the tasks that follow each other read the same lines of x, which then come from a near cache.
     row_tiles = len(w.firsts)
     row_tile = task % row_tiles
-    row = min(row_tile * tile.rows, extent.rows - tile.rows)
+    phase = row_tile * len(phases) // row_tiles
+    alone = row_tile % (row_tiles // len(phases))
+    row = min(alone * tile.rows, extent.rows - tile.rows)
     line = task // row_tiles % extent.lines
     block = task // (row_tiles * extent.lines)
-    out_first = out.start + block * out.block + row * out.row + line * out.line
-    y_first = y.start + block * y.block + row * y.row + line * y.line
-    contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile)
+    out_first = phases[phase, 0] + out.start + block * out.block + row * out.row + line * out.line
+    y_first = phases[phase, 1] + y.start + block * y.block + row * y.row + line * y.line
+    contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile, alone)
 
 
 def line_pair_vectors(tile, extent: Extent) -> int:
@@ -166,8 +169,8 @@ def contract_pooled(task, thread, tile, extent, w, x, x_taps, bias, out, epilogu
     block = task // (row_tiles * lines)
     near = View(scratch[thread], 0, 0, 2 * extent.columns | 1, extent.columns, 1)
     for u in range(2):
-        at = u * near.line
-        contract_line(tile, extent, w, x, x_taps, bias, near, at, epilogue, near, at, block, 2 * line + u, row_tile)
+        at, of_two = u * near.line, 2 * line + u
+        contract_line(tile, extent, w, x, x_taps, bias, near, at, epilogue, near, at, block, of_two, row_tile, row_tile)
     for r in range(shared, tile.rows):
         out_at = out.start + block * out.block + (row + r) * out.row + line * out.line
         number = ((block * extent.rows + row + r) * lines + line) * columns
@@ -178,15 +181,16 @@ def contract_pooled(task, thread, tile, extent, w, x, x_taps, bias, out, epilogu
 
 
 @kernel
-def pack_rows(task, tile, rows, w, row_step, taps, out):
-    """out[t, k, r] = w[(first row of tile t + r) * row_step + taps[k]], which puts the scalars that a tile reads in
-    order
+def pack_rows(task, tile, rows, w, starts, row_step, taps, out):
+    """out[p * T + t, k, r] = w[starts[p] + (first row of tile t + r) * row_step + taps[k]], which puts the scalars that
+    a tile reads in order
 
-    w (scalars,)  taps (K,)  out (row tiles, K, tile.rows), fully overwritten
-    A task owns a tile of rows.
+    w (scalars,)  starts (P,)  taps (K,)  out (P*T, K, tile.rows), fully overwritten
+    A task owns a phase's tile of rows.
     """
-    first = min(task * tile.rows, rows - tile.rows)
+    row_tiles = len(out) // len(starts)
+    first = min(task % row_tiles * tile.rows, rows - tile.rows)
     for k in range(len(taps)):
-        at = first * row_step + entry(taps, k)
+        at = starts[task // row_tiles] + first * row_step + entry(taps, k)
         for r in range(tile.rows):
             out[task, k, r] = entry(w, at + r * row_step)

@@ -28,12 +28,13 @@ def packed_tasks(tile: TileShape, extent: Extent, tiles: int) -> int:
 
 
 @kernel
-def contract_packed(task, thread, tile, extent, tiles, w, x, x_taps, bias, out, epilogue, y, scratch):
-    """out[n, r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[n, i, j, x_taps[k]], y[n, r, i, j])
+def contract_packed(task, thread, tile, extent, phases, tiles, w, x, x_taps, bias, out, epilogue, y, scratch):
+    """out[p, n, r, i, j] = epilogue(bias[r] + sum over k of w[p, r, k] * x[n, i, j, x_taps[k]], y[p, n, r, i, j])
 
-    w (row tiles * K * tile.rows,): the scalars as `pack_rows` leaves them  x View (N, -, I, J)  x_taps (K,)  bias (R,)
-    out, y View (N, R, I, J), out fully overwritten  scratch (threads, vectors, L): `packed_vectors` for the calling
-    thread; its columns are the tile's, side by side, one tap after the other
+    phases (P, 2): how far the results of each lie from those that out tells, and from y
+    w (P * row tiles * K * tile.rows,): the scalars as `pack_rows` leaves them  x View (N, -, I, J)  x_taps (K,)
+    bias (R,)  out, y View (N, R, I, J), out fully overwritten  scratch (threads, vectors, L): `packed_vectors` for the
+    calling thread; its columns are the tile's, side by side, one tap after the other
     A task owns `tiles` tiles of columns of a line. A tile that would pass the last row starts earlier, as in
     `contract`; of one that passes the last column, some columns are left out, since those before it may be another
     task's.
@@ -59,9 +60,10 @@ def contract_packed(task, thread, tile, extent, tiles, w, x, x_taps, bias, out, 
             for c in range(tile.columns):
                 column = min(number * tile.columns + c, extent.columns - 1)
                 store(near, to + c, load(x.vectors, x_tap + column * x.column))
-    for row_tile in range(row_tiles):
-        row = min(row_tile * tile.rows, extent.rows - tile.rows)
-        shared = row_tile * tile.rows - row
+    for row_tile in range(len(phases) * row_tiles):
+        phase, alone = row_tile // row_tiles, row_tile % row_tiles
+        row = min(alone * tile.rows, extent.rows - tile.rows)
+        shared = alone * tile.rows - row
         for number in range(first, last):
             column = number * tile.columns
             present = min(tile.columns, extent.columns - column)
@@ -70,8 +72,8 @@ def contract_packed(task, thread, tile, extent, tiles, w, x, x_taps, bias, out, 
                 w_at = (row_tile * taps + k) * tile.rows
                 x_at = ((number - first) * taps + k) * tile.columns
                 total = tile_fma(tile, total, w, w_at, near, x_at, 1, tile.columns, 0)
-            out_at = out_line + row * out.row + column * out.column
-            y_at = y_line + row * y.row + column * y.column
+            out_at = phases[phase, 0] + out_line + row * out.row + column * out.column
+            y_at = phases[phase, 1] + y_line + row * y.row + column * y.column
             if present == tile.columns:
                 if epilogue.short:
                     total = tile_finish(epilogue, total, y.vectors, y_at, y.row, y.column)
@@ -85,8 +87,9 @@ def contract_packed(task, thread, tile, extent, tiles, w, x, x_taps, bias, out, 
                         value = finish(epilogue, value, y.vectors, y_at + r * y.row + c * y.column)
                     store(out.vectors, out_at + r * out.row + c * out.column, value)
     if not (epilogue.short or epilogue.empty):
-        for row in range(extent.rows):
+        for number in range(len(phases) * extent.rows):
+            phase, row = number // extent.rows, number % extent.rows
             for j in range(first * tile.columns, min(last * tile.columns, extent.columns)):
-                at = out_line + row * out.row + j * out.column
-                value = finish(epilogue, load(out.vectors, at), y.vectors, y_line + row * y.row + j * y.column)
-                store(out.vectors, at, value)
+                at = phases[phase, 0] + out_line + row * out.row + j * out.column
+                y_at = phases[phase, 1] + y_line + row * y.row + j * y.column
+                store(out.vectors, at, finish(epilogue, load(out.vectors, at), y.vectors, y_at))

@@ -179,8 +179,9 @@ columns at 42 % of the peak, 16 and 32 at 70 to 79), in so many vectors that the
 
 
 @cache
-def choose_packed_tile(rows: int, columns: int, taps: int) -> TileShape | None:
-    """The tile for `contract_packed`, None where `contract` is faster: by AVX-512 alone, if rows are many.
+def choose_packed_tile(rows: int, columns: int, taps: int, phases: int = 1) -> TileShape | None:
+    """The tile for `contract_packed`, None where `contract` is faster: by AVX-512 alone, if rows of all phases together
+    are many.
 
     Measured on one core with Ice Lake, as a share of the peak, by `contract` and by this: 1x1 from 64 maps of 8x8 to
     128, in the second cache, 62 and 80 %; from 64 maps of 16x16 to 128, four blocks, 61 and 69, to the input 48 and 73;
@@ -196,7 +197,7 @@ def choose_packed_tile(rows: int, columns: int, taps: int) -> TileShape | None:
 
     tile = _cheapest(rows, columns, None, _fits, cost)
     padded = -(-rows // tile.rows) * tile.rows * -(-columns // tile.columns) * tile.columns
-    if padded * (1 + COPYING / rows) > MOST_PACKED * rows * columns:
+    if padded * (1 + COPYING / (phases * rows)) > MOST_PACKED * rows * columns:
         return None
     return replace(tile, column_step=1, run=run, run_step=tile.columns)
 
