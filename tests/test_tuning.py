@@ -338,11 +338,11 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
     """1x1 over a whole image and between zeros, then 2x2 with a stride of 2; with `contract` by tiles of halves, which
     leave the derivative to a second pass."""
     layers = [
-        Conv2d(filters=33, kernel=(1, 1)),
+        Conv2d(filters=65, kernel=(1, 1)),
         activation,
-        Conv2d(filters=48, kernel=(1, 1), padding=(1, 1)),
+        Conv2d(filters=72, kernel=(1, 1), padding=(1, 1)),
         activation,
-        Conv2d(filters=40, kernel=(2, 2), stride=(2, 2)),
+        Conv2d(filters=64, kernel=(2, 2), stride=(2, 2)),
     ]
     found = []
     for registers in (8, 32):
@@ -350,7 +350,7 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
             patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
             patch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
             patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
-            stack = Stack(layers, (40, 6, 10), np.dtype(np.float32))
+            stack = Stack(layers, (64, 6, 10), np.dtype(np.float32))
         packed = [call.kernel is contract_packed for call in (*stack.bound.forward, *stack.bound.backward)]
         assert packed.count(True) == (0 if registers == 8 else 6)
         found.append(stack.run(*stack.random()).bits())
@@ -380,19 +380,21 @@ def test_positions_are_packed_where_each_is_read_once(
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "expected"),
+    ("rows", "columns", "phases", "expected"),
     [
-        (128, 256, True),
-        (32, 625, True),
-        (16, 256, False),  # what is copied serves few rows
-        (37, 256, False),  # tiles pass the end
+        (128, 256, 1, True),
+        (64, 625, 1, True),
+        (48, 256, 1, False),  # what is copied serves few rows
+        (8, 256, 4, True),  # of phases, fewer are enough
+        (4, 256, 4, False),
+        (71, 11, 1, False),  # tiles pass the end
     ],
 )
 def test_positions_are_packed_where_that_is_worth_it(
-    rows: int, columns: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+    rows: int, columns: int, phases: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
-    tile = choose_packed_tile.__wrapped__(rows, columns, 64)
+    tile = choose_packed_tile.__wrapped__(rows, columns, 64, phases)
     assert (tile is not None) == expected
     assert tile is None or choose_packed_tiles(tile, 64, -(-columns // tile.columns), 400) * tile.columns > 24
 

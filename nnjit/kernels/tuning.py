@@ -169,10 +169,11 @@ def choose_strips_tile(rows: int, columns: int, run: int, group_rows: int | None
     return replace(_cheapest(rows, columns, group_rows, _fits, cost), run=run)
 
 
-COPYING = 4.0
-"""What copying a vector of the image costs `contract_packed`, in multiply-adds, and"""
-MOST_PACKED = 1.15
-"""how many times as many multiply-adds as there are that and tiles which pass the end may make it."""
+PACKED_ROWS, PACKED_ROWS_OF_PHASES = 64, 32
+"""How many rows make copying what they read worth it to `contract_packed`, and how many of several phases, whose tiles
+have few rows each."""
+MOST_PADDED = 1.1
+"""How many times as many multiply-adds as there are tiles which pass the end may make it."""
 PACKED_COLUMNS, PACKED_VECTORS = 32, 4096
 """What a task of it copies: so many columns that lines of an image are read some way along (1x1 from 64 maps to 256: 4
 columns at 42 % of the peak, 16 and 32 at 70 to 79), in so many vectors that they stay in the second cache."""
@@ -185,10 +186,11 @@ def choose_packed_tile(rows: int, columns: int, taps: int, phases: int = 1) -> T
 
     Measured on one core with Ice Lake, as a share of the peak, by `contract` and by this: 1x1 from 64 maps of 8x8 to
     128, in the second cache, 62 and 80 %; from 64 maps of 16x16 to 128, four blocks, 61 and 69, to the input 48 and 73;
-    from 64 maps of 8x8 to 256 50 and 77; from 32 maps of 16x16 to 64 45 and 56; from 64 of 25x25 to 32 63 and 67 to the
-    input, forwards 55 and 53.
+    from 64 maps of 8x8 to 256 50 and 77; from 32 maps of 16x16 to 64 49 and 55, to the input (32 rows) 46 and 41; from
+    64 of 25x25 to 32 64 and 55, to 48 of 16x16 63 and 54. To the input by 4x4 with a stride of 4, 16 phases of two rows
+    47 and 57, of three 52 and 61.
     """
-    if vector_registers() < 32:
+    if vector_registers() < 32 or phases * rows < (PACKED_ROWS if phases == 1 else PACKED_ROWS_OF_PHASES):
         return None
     run = _largest_divisor(taps, LONGEST_FAR_RUN)
 
@@ -197,7 +199,7 @@ def choose_packed_tile(rows: int, columns: int, taps: int, phases: int = 1) -> T
 
     tile = _cheapest(rows, columns, None, _fits, cost)
     padded = -(-rows // tile.rows) * tile.rows * -(-columns // tile.columns) * tile.columns
-    if padded * (1 + COPYING / (phases * rows)) > MOST_PACKED * rows * columns:
+    if padded > MOST_PADDED * rows * columns:
         return None
     return replace(tile, column_step=1, run=run, run_step=tile.columns)
 
