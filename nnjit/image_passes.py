@@ -159,7 +159,7 @@ def _packed_rows(
     """The call that puts the weights in the order in which a tile reads them, and where it leaves them: (phases * row
     tiles, taps, tile.rows)."""
     packed = site.workspace.passed_on(len(phases.weights) * -(-rows // tile.rows), len(passed.x), tile.rows)
-    operands = (tile, rows, filters.scalars, phases.weights, filters.row_step, passed.w, packed)
+    operands = (rows, filters.scalars, phases.weights, filters.row_step, passed.w, packed)
     return Call(pack_rows, len(packed), operands, 30 * packed.size), packed
 
 

@@ -186,7 +186,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     row_tiles = -(-ROWS // tile.rows)
     forward_tile = replace(tile, run_step=tile.run_step * tile.units)
     packed = np.full((row_tiles, TAPS, tile.rows), np.nan, dtype)
-    pack = (forward_tile, ROWS, w, ONE_PHASE.weights, TAPS, np.arange(TAPS), packed)
+    pack = (ROWS, w, ONE_PHASE.weights, TAPS, np.arange(TAPS), packed)
     firsts, steps = np.arange(row_tiles) * TAPS * tile.rows, np.arange(TAPS) * tile.rows
     weights = Weights(packed.reshape(-1), firsts, steps, 3, lines, columns)
     images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)

@@ -56,13 +56,13 @@ def unrotated_kernel(probe: Probe) -> bool:
             return call._replace(arguments=(*before, not rotated, transformed, scratch))
         if call.kernel is not pack_rows:
             return None
-        tile, rows, w, starts, row_step, taps, packed = call.arguments
+        rows, w, starts, row_step, taps, packed = call.arguments
         # Within a filter the taps run over the kernel; the reverse order is the rotation.
         area = row_step
         turned = taps - taps % area + (taps % area)[::-1] if len(taps) and area > 1 else taps
         if np.array_equal(turned, taps):
             return None
-        return call._replace(arguments=(tile, rows, w, starts, row_step, np.ascontiguousarray(turned), packed))
+        return call._replace(arguments=(rows, w, starts, row_step, np.ascontiguousarray(turned), packed))
 
     return _replaced(probe, unrotate)
 

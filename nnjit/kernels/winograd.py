@@ -125,7 +125,7 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, rotated,
         store_run(u, at + size * a * plane, plane, transform_kernel(form, memory, size * a, 1))
 
 
-@register_jitable(inline="always")
+@register_jitable(forceinline=True)
 def multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane):
     """memory[products + p * product_plane + r * tiling.group + t] = sum over k of entry p of kernel (row + r, k) *
     memory[p * plane + k * tiling.group + t], for `tiles` tiles and the rows of `tile`, which divide L; u as
