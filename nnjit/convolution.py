@@ -30,14 +30,23 @@ from nnjit.weight_gradients import WeightGradients
 
 
 class Phase(NamedTuple):
-    """Input positions phase, phase + stride, ... on one axis: the kernel entries that reach them, how many positions
-    there are, and the first and last output position that they read."""
+    """Input positions phase, phase + stride, ... on one axis: how many there are, the kernel entries that reach them,
+    and how far from the number of such a position the output position lies that it reads by each."""
 
     phase: int
-    taps: list[int]
     positions: int
-    first: int
-    last: int
+    taps: list[int]
+    offsets: list[int]
+
+    @property
+    def first(self) -> int:
+        """The first output position that is read."""
+        return min(self.offsets, default=0)
+
+    @property
+    def last(self) -> int:
+        """The last one."""
+        return max(self.offsets, default=0) + self.positions - 1
 
 
 @dataclass(frozen=True)
@@ -198,19 +207,15 @@ class Convolution:
                 reached = Extent(blocks, channels, upper.positions, lower.positions)
                 d, to, made = (view._replace(start=view.start + first * view.block) for view in (dout, dx, y))
                 to, made = (_at_phases(view, upper, lower, self.stride) for view in (to, made))
-                ends = Ends(zeros, to, reached, site.dx_epilogue, made)
+                ends = Ends(zeros, to, reached, site.dx_epilogue, made, phases=self._phases_from(pairs, dx, y))
                 share = len(pairs) * blocks * reached.lines * reached.columns * len(taps.x) * channels * site.lanes
-                site.backward_input += direct_sums(site, filters, taps, d, ends, share, self._phases_from(pairs, dx, y))
+                site.backward_input += direct_sums(site, filters, taps, d, ends, share)
 
     def _alike_phases(self) -> list[list[tuple[Phase, Phase]]]:
         """The phases of both axes, those together that read the same positions of the output's gradient."""
         alike: dict[Any, list[tuple[Phase, Phase]]] = {}
         for pair in product(self._phases(0), self._phases(1)):
-            read = tuple(
-                (on.positions, *((on.phase + self.axes[k].before - u) // self.stride[k] for u in on.taps))
-                for k, on in enumerate(pair)
-            )
-            alike.setdefault(read, []).append(pair)
+            alike.setdefault(tuple((on.positions, *on.offsets) for on in pair), []).append(pair)
         return list(alike.values())
 
     def _phases_from(self, pairs: list[tuple[Phase, Phase]], dx: View, y: View) -> Phases:
@@ -219,15 +224,13 @@ class Convolution:
         down = np.array([pair[0].phase - upper.phase for pair in pairs], np.int64)
         right = np.array([pair[1].phase - lower.phase for pair in pairs], np.int64)
         places = [down * view.line + right * view.column for view in (dx, y)]
-        return Phases(down * self.kernel[1] + right, np.ascontiguousarray(np.stack(places, axis=1)))
+        return Phases(down * self.kernel[1] + right, np.stack(places, axis=1))
 
     def _input_taps(self, dout: View, upper: Phase, lower: Phase) -> Taps:
         """What the gradient of an input position of these phases sums over."""
-        (down, right), (vertical, horizontal) = self.stride, self.axes
+        vertical, horizontal = self.axes
         channels, (kernel_height, kernel_width) = self.shape[0], self.kernel
-        # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
-        down_by = np.array([(upper.phase + vertical.before - u) // down for u in upper.taps], np.int64)
-        right_by = np.array([(lower.phase + horizontal.before - v) // right for v in lower.taps], np.int64)
+        down_by, right_by = np.array(upper.offsets, np.int64), np.array(lower.offsets, np.int64)
         columns = _spans(lower.positions, 1, right_by, horizontal.size)
         # Where many columns meet the border, taps v come before filters, so that a tile of columns can leave some out
         # (LeNet-5's second layer: 211 instead of 260 us on one core). With one or two maps it matters more that taps
@@ -263,9 +266,9 @@ class Convolution:
             # The last tap first: it reads the first position.
             taps = [u for u in reversed(range(kernel)) if (phase + on.before - u) % stride == 0]
             positions = (size - 1 - phase) // stride + 1
+            # Position phase + stride * q, tap u: output position q + (phase + before - u) / stride.
             offsets = [(phase + on.before - u) // stride for u in taps]
-            first, last = min(offsets, default=0), max(offsets, default=0) + positions - 1
-            phases.append(Phase(phase, taps, positions, first, last))
+            phases.append(Phase(phase, positions, taps, offsets))
         return phases
 
 

@@ -90,18 +90,18 @@ class Ends(NamedTuple):
     y: View
     winners: NDArray[Any] | None = None
     """If the result is pooled before it is stored, which entry of its window each is."""
+    phases: Phases = ONE_PHASE
+    """With direct sums it may be several results."""
 
 
-def direct_sums(
-    site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int, phases: Phases = ONE_PHASE
-) -> list[Call]:
+def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
     """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
     contracted."""
     taps, extent = len(passed.x), ends.extent
     if passed.once and ends.winners is None:
         lines = _as_one_line(extent, x, ends)
-        if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps, len(phases.weights)):
-            return _packed_contraction(site, filters, passed, phases, packed_tile, *lines, work)
+        if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps, len(ends.phases.weights)):
+            return _packed_contraction(site, filters, passed, packed_tile, *lines, work)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     tile = choose_tile(
         extent.rows,
@@ -117,7 +117,7 @@ def direct_sums(
     )
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
-    packing, packed = _packed_rows(site, filters, passed, phases, tile, extent.rows)
+    packing, packed = _packed_rows(site, filters, passed, ends.phases, tile, extent.rows)
     row_tiles = len(packed)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
     steps = np.arange(taps, dtype=np.int64) * tile.rows
@@ -126,30 +126,22 @@ def direct_sums(
     arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
     tasks = row_tiles * extent.lines * extent.blocks
     if ends.winners is None:
-        return [packing, Call(contract, tasks, (tile, extent, phases.places, *arguments, ends.y), work)]
+        return [packing, Call(contract, tasks, (tile, extent, ends.phases.places, *arguments, ends.y), work)]
     scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
     return [packing, Call(contract_pooled, tasks // 2, (tile, extent, *arguments, ends.winners, scratch), work)]
 
 
 def _packed_contraction(
-    site: Site,
-    filters: Filters,
-    passed: Taps,
-    phases: Phases,
-    tile: TileShape,
-    extent: Extent,
-    x: View,
-    ends: Ends,
-    work: int,
+    site: Site, filters: Filters, passed: Taps, tile: TileShape, extent: Extent, x: View, ends: Ends, work: int
 ) -> list[Call]:
     """The same where each vector of the image is read by one position of the output."""
     taps = len(passed.x)
     column_tiles = -(-extent.columns // tile.columns)
     tiles = choose_packed_tiles(tile, taps, column_tiles, extent.blocks * extent.lines)
-    packing, packed = _packed_rows(site, filters, passed, phases, tile, extent.rows)
+    packing, packed = _packed_rows(site, filters, passed, ends.phases, tile, extent.rows)
     scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
-    operands = (tile, extent, phases.places, tiles, packed.reshape(-1), *images, scratch)
+    operands = (tile, extent, ends.phases.places, tiles, packed.reshape(-1), *images, scratch)
     return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
 
 

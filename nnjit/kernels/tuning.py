@@ -180,7 +180,7 @@ columns at 42 % of the peak, 16 and 32 at 70 to 79), in so many vectors that the
 
 
 @cache
-def choose_packed_tile(rows: int, columns: int, taps: int, phases: int = 1) -> TileShape | None:
+def choose_packed_tile(rows: int, columns: int, taps: int, phases: int) -> TileShape | None:
     """The tile for `contract_packed`, None where `contract` is faster: by AVX-512 alone, if rows of all phases together
     are many.
 
