@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.buffers import Border
-from nnjit.image_passes import Ends, Filters, Phases, Taps, by_overlap, by_winograd, direct_sums
+from nnjit.image_passes import Ends, Filters, MapTaps, Phases, Taps, by_bands, by_overlap, by_winograd, direct_sums
 from nnjit.kernels.contraction import Extent, View, grid
-from nnjit.kernels.tuning import choose_blocks, choose_form, choose_input_form, choose_weights_form
+from nnjit.kernels.tuning import choose_bands, choose_blocks, choose_form, choose_input_form, choose_weights_form
 from nnjit.kernels.winograd_overlap import Cutout
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers.base import Shape
@@ -151,6 +151,8 @@ class Convolution:
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
         if form := self._forward_form:
             site.forward += by_winograd(site, form, filters, channels, window, ends, work)
+        elif site.winners is None and (map_taps := self._forward_map_taps(x, extent)):
+            site.forward += by_bands(site, filters, map_taps, window, ends, work)
         else:
             site.forward += direct_sums(site, filters, self._forward_taps(x, extent), window, ends, work)
 
@@ -178,6 +180,16 @@ class Convolution:
             height <= self.stride[0] and width <= self.stride[1],
         )
 
+    def _forward_map_taps(self, x: View, extent: Extent) -> MapTaps | None:
+        """The same map by map, where that is faster."""
+        channels, (height, width) = self.shape[0], self.kernel
+        needed = _needed(_spans(extent.columns, self.stride[1], self._offsets(1), self.shape[2]))
+        if self.stride != (1, 1) or not choose_bands(self.filters, channels, self.kernel, extent.columns, needed):
+            return None
+        w = np.arange(channels * height * width, dtype=np.int64).reshape(channels, height, width)
+        lines = _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1])
+        return MapTaps(w, np.arange(channels, dtype=np.int64) * x.row, lines)
+
     def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
         """The gradient of the input."""
         assert site.dout is not None and site.dx is not None
@@ -203,13 +215,17 @@ class Convolution:
             blocks = min(together, dx_extent.blocks - first)
             for pairs in alike:
                 upper, lower = pairs[0]
-                taps = self._input_taps(dout, upper, lower)
                 reached = Extent(blocks, channels, upper.positions, lower.positions)
                 d, to, made = (view._replace(start=view.start + first * view.block) for view in (dout, dx, y))
                 to, made = (_at_phases(view, upper, lower, self.stride) for view in (to, made))
                 ends = Ends(zeros, to, reached, site.dx_epilogue, made, phases=self._phases_from(pairs, dx, y))
-                share = len(pairs) * blocks * reached.lines * reached.columns * len(taps.x) * channels * site.lanes
-                site.backward_input += direct_sums(site, filters, taps, d, ends, share)
+                positions = len(pairs) * blocks * reached.lines * reached.columns
+                share = positions * len(upper.taps) * len(lower.taps) * self.filters * channels * site.lanes
+                if map_taps := self._input_map_taps(dout, upper, lower):
+                    site.backward_input += by_bands(site, filters, map_taps, d, ends, share)
+                else:
+                    taps = self._input_taps(dout, upper, lower)
+                    site.backward_input += direct_sums(site, filters, taps, d, ends, share)
 
     def _alike_phases(self) -> list[list[tuple[Phase, Phase]]]:
         """The phases of both axes, those together that read the same positions of the output's gradient."""
@@ -235,7 +251,7 @@ class Convolution:
         # Where many columns meet the border, taps v come before filters, so that a tile of columns can leave some out
         # (LeNet-5's second layer: 211 instead of 260 us on one core). With one or two maps it matters more that taps
         # share vectors (two maps from 20 by 5x5: 105 to 157 GFLOP/s, one 68 to 124, from 64 by 9x9 80 to 111).
-        needed = int((columns[:, 1] - columns[:, 0]).sum())
+        needed = _needed(columns)
         indices = range(len(upper.taps)), range(len(lower.taps)), range(self.filters)
         width = len(lower.taps)
         meets_border = width * lower.positions > (1.15 if channels > 2 else 1.6) * needed
@@ -258,6 +274,19 @@ class Convolution:
             once=len(u_taps) == len(v_taps) == 1,
         )
 
+    def _input_map_taps(self, dout: View, upper: Phase, lower: Phase) -> MapTaps | None:
+        """The same filter by filter, where that is faster: each tap reads one position on from the one before it."""
+        vertical, horizontal = self.axes
+        channels, (kernel_height, kernel_width) = self.shape[0], self.kernel
+        kernel = len(upper.taps), len(lower.taps)
+        needed = _needed(_spans(lower.positions, 1, lower.offsets, horizontal.size))
+        if not choose_bands(channels, self.filters, kernel, lower.positions, needed):
+            return None
+        f, u, v = np.ix_(np.arange(self.filters), np.array(upper.taps), np.array(lower.taps))
+        w = f * channels * kernel_height * kernel_width + u * kernel_width + v
+        x = f.reshape(-1) * dout.row + upper.first * dout.line + lower.first * dout.column
+        return MapTaps(w, x, _spans(upper.positions, 1, upper.offsets, vertical.size))
+
     def _phases(self, k: int) -> list[Phase]:
         """The phases of axis k."""
         size, on, kernel, stride = self.shape[1 + k], self.axes[k], self.kernel[k], self.stride[k]
@@ -270,6 +299,11 @@ class Convolution:
             offsets = [(phase + on.before - u) // stride for u in taps]
             phases.append(Phase(phase, positions, taps, offsets))
         return phases
+
+
+def _needed(spans: NDArray[np.int64]) -> int:
+    """All offsets of `_spans` together."""
+    return int((spans[:, 1] - spans[:, 0]).sum())
 
 
 def _whole(form: Form, size: int) -> int:

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors, pack_rows
+from nnjit.kernels.contraction_bands import band_vectors, contract_bands
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
 from nnjit.kernels.program import Call
 from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.tuning import (
+    choose_band,
     choose_packed_tile,
     choose_packed_tiles,
+    choose_share,
     choose_shares,
     choose_tile,
     choose_tiling,
@@ -60,6 +63,18 @@ class Taps(NamedTuple):
     """Whether lines of the output read no line of the image that another one reads."""
     once: bool = False
     """Whether positions of the output read no position of the image that another one reads."""
+
+
+class MapTaps(NamedTuple):
+    """Likewise, map by map, where the next line or position of the output reads the next line or position of the
+    image."""
+
+    w: NDArray[np.int64]
+    """(maps, lines of the kernel, entries of a line)."""
+    x: NDArray[np.int64]
+    """(maps,): where the first entry of each lies."""
+    lines: NDArray[np.int64]
+    """`contraction.Weights.lines`."""
 
 
 class Phases(NamedTuple):
@@ -117,7 +132,7 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
     )
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
-    packing, packed = _packed_rows(site, filters, passed, ends.phases, tile, extent.rows)
+    packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
     row_tiles = len(packed)
     firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
     steps = np.arange(taps, dtype=np.int64) * tile.rows
@@ -138,20 +153,44 @@ def _packed_contraction(
     taps = len(passed.x)
     column_tiles = -(-extent.columns // tile.columns)
     tiles = choose_packed_tiles(tile, taps, column_tiles, extent.blocks * extent.lines)
-    packing, packed = _packed_rows(site, filters, passed, ends.phases, tile, extent.rows)
+    packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
     scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
     operands = (tile, extent, ends.phases.places, tiles, packed.reshape(-1), *images, scratch)
     return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
 
 
+def by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends, work: int) -> list[Call]:
+    """A pass through the image, a piece of its maps at a time, to an output of few."""
+    extent, phases = ends.extent, ends.phases
+    maps, height, width = passed.w.shape
+    tile = choose_band(extent.rows, (height, width), extent.lines, extent.columns)
+    bands = -(-extent.lines // tile.lines)
+    share = choose_share(tile, bands, extent.columns, extent.blocks * len(phases.weights))
+    packing, packed = _packed_rows(site, filters, passed.w.reshape(-1), phases, extent.rows, extent.rows)
+    lines = np.array([_lines_of_band(passed.lines, tile.lines, band) for band in range(bands)], np.int64)
+    scratch = site.workspace.by_thread(band_vectors(tile, share, extent))
+    images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
+    operands = (tile, share, extent, phases.places, lines, packed.reshape(-1), *images, scratch)
+    tasks = extent.blocks * len(phases.weights) * -(-bands // share.bands)
+    return [packing, Call(contract_bands, tasks, operands, work)]
+
+
+def _lines_of_band(used: NDArray[np.int64], size: int, band: int) -> tuple[int, int]:
+    """The first line of the image and the one after the last, counted from the first line of a band of `size` lines,
+    that its lines use; `used`: those of the kernel that each line of the output uses."""
+    first = min(band * size, len(used) - size)
+    met = [used[first + i] + i for i in range(size) if used[first + i, 1] > used[first + i, 0]]
+    return (int(met[0][0]), int(met[-1][1])) if met else (0, 0)
+
+
 def _packed_rows(
-    site: Site, filters: Filters, passed: Taps, phases: Phases, tile: TileShape, rows: int
+    site: Site, filters: Filters, taps: NDArray[np.int64], phases: Phases, of_tile: int, rows: int
 ) -> tuple[Call, NDArray[Any]]:
-    """The call that puts the weights in the order in which a tile reads them, and where it leaves them: (phases * row
-    tiles, taps, tile.rows)."""
-    packed = site.workspace.passed_on(len(phases.weights) * -(-rows // tile.rows), len(passed.x), tile.rows)
-    operands = (rows, filters.scalars, phases.weights, filters.row_step, passed.w, packed)
+    """The call that puts the weights in the order in which a tile of `of_tile` rows reads them, and where it leaves
+    them: (phases * row tiles, taps, of_tile)."""
+    packed = site.workspace.passed_on(len(phases.weights) * -(-rows // of_tile), len(taps), of_tile)
+    operands = (rows, filters.scalars, phases.weights, filters.row_step, taps, packed)
     return Call(pack_rows, len(packed), operands, 30 * packed.size), packed
 
 
