@@ -14,6 +14,8 @@ from numpy.testing import assert_array_equal
 from nnjit import convolution, image_passes, weight_gradients
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
+from nnjit.kernels.bands import BandShape
+from nnjit.kernels.contraction_bands import Share, contract_bands
 from nnjit.kernels.program import Program
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.tiles import TileShape
@@ -23,6 +25,7 @@ from nnjit.layers.base import LayerShapeError
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
 from nnjit.layers.pooling import AveragePool, MaxPool
+from nnjit.network import Network
 from nnjit.site import clear_call
 from nnjit.steps import Feed, Scaling
 
@@ -87,6 +90,48 @@ def test_convolutions_that_read_each_position_once(
         patch.setattr(image_passes, "choose_packed_tiles", lambda tile, taps, column_tiles, lines: tiles)
         layers = layers_of({"conv2d": {"filters": maps[0], "kernel": 1}}, *activations, layer, *activations)
         assert_equals_reference(layers, (2, *shape), 9)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(
+    ("few", "kernel", "stride", "padding", "activation", "tile", "share", "calls"),
+    [
+        (3, (3, 3), 1, "same", "relu", (2, 4), Share(2, 2), (1, 1)),
+        (1, (5, 4), 1, "valid", "sigmoid", (3, 3), Share(1, 3), (1, 1)),
+        (2, (2, 3), 1, (3, 4), "relu", (1, 2), Share(9, 1), (1, 1)),  # lines that read nothing but zeros
+        (2, (3, 2), 1, "full", "tanh", (3, 5), Share(1, 8), (1, 1)),
+        (2, (4, 4), 2, 1, "relu", (2, 3), Share(3, 2), (0, 4)),  # phases one by one
+        (3, (4, 4), 2, 0, "sigmoid", (2, 3), Share(1, 4), (0, 1)),  # and together
+        (2, (4, 3), (2, 1), 1, "tanh", (1, 4), Share(2, 3), (0, 2)),
+    ],
+)
+def test_few_maps(
+    few: int,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    activation: str,
+    tile: Any,
+    share: Share,
+    calls: Any,
+    backward: bool,
+) -> None:
+    """Few maps of the output, and of the input: with any tile and in any pieces."""
+
+    def choose_band(maps: int, kernel: tuple[int, int], lines: int, columns: int) -> BandShape:
+        return BandShape(min(tile[0], lines), maps, min(tile[1], columns), *kernel)
+
+    filters, channels = (5, few) if backward else (few, 5)
+    layer = {"conv2d": {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}}
+    layers = layers_of({"conv2d": {"filters": channels, "kernel": 1}}, activation, layer, activation)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "choose_bands", lambda rows, maps, kernel, *sizes: rows == few and min(kernel) > 1)
+        patch.setattr(image_passes, "choose_band", choose_band)
+        patch.setattr(image_passes, "choose_share", lambda *sizes: share)
+        assert_equals_reference(layers, (2, 8, 10), 9)
+        bound = Network(layers, (2, 8, 10), np.float64, 0).bind(9)
+    of_pass = bound.backward if backward else bound.forward
+    assert [call.kernel for call in of_pass].count(contract_bands) == calls[backward]
 
 
 def everywhere_winograd(kernel: Any, *sizes: Any) -> Any:

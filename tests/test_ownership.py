@@ -66,6 +66,7 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
         ],
         (68, 4, 9),
     ),
+    "few maps": ([Conv2d(filters=1, kernel=(5, 5), padding="same"), Sigmoid()], (120, 11, 5)),
     "filters in the lanes": ([Conv2d(filters=23, kernel=(2, 2), stride=(2, 2)), Relu()], (17, 8, 10)),
     "channels in the lanes": ([Conv2d(filters=120, kernel=(1, 1), stride=(2, 1)), Relu()], (87, 3, 4)),
 }
@@ -143,6 +144,7 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
     }
     counts = next((counts for start, counts in expected.items() if name.startswith(start)), [0, 0, 0, 0])
     assert [kernels.count(kernel) for kernel in ways] == counts
+    assert kernels.count("contract_bands") == (1 if name == "few maps" else 0)
     assert name != "packed" or kernels.count("contract_packed") == (7 if vector_registers() == 32 else 0)
 
 

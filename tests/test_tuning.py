@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from nnjit import convolution, image_passes, weight_gradients
 from nnjit.convolution import Convolution
 from nnjit.kernels import tuning
+from nnjit.kernels.bands import BandShape
 from nnjit.kernels.contraction import contract
+from nnjit.kernels.contraction_bands import contract_bands
 from nnjit.kernels.contraction_packed import contract_packed
 from nnjit.kernels.contraction_transposed import contract_transposed
 from nnjit.kernels.contraction_weights import Cut, contract_lanes
@@ -25,6 +27,9 @@ from nnjit.kernels.tiles import (
     fresh_steps,
 )
 from nnjit.kernels.tuning import (
+    MOST_FEW,
+    choose_band,
+    choose_bands,
     choose_chunks,
     choose_cut,
     choose_groups_cut,
@@ -33,6 +38,7 @@ from nnjit.kernels.tuning import (
     choose_lanes_tile,
     choose_packed_tile,
     choose_packed_tiles,
+    choose_share,
     choose_strip,
     choose_strips_tile,
     choose_tile,
@@ -397,6 +403,60 @@ def test_positions_are_packed_where_that_is_worth_it(
     tile = choose_packed_tile.__wrapped__(rows, columns, 64, phases)
     assert (tile is not None) == expected
     assert tile is None or choose_packed_tiles(tile, 64, -(-columns // tile.columns), 400) * tile.columns > 24
+
+
+@compiled_only("it is about compiled tiles")
+@pytest.mark.parametrize("kernel", [(3, 3), (4, 2)])
+def test_maps_in_pieces_give_the_same_bits_on_every_cpu_and_with_any_threads(kernel: tuple[int, int]) -> None:
+    layers = [Conv2d(filters=3, kernel=kernel, padding="same"), Relu()]
+    found, tiles = [], set()
+    for registers, threads, size in ((4, 1, 8), (8, 2, 3), (32, 1, 20), (32, 30, 8)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(tuning, "get_threads", lambda threads=threads: threads)
+            patch.setattr(tuning, "PIECE_MAPS", size)
+            patch.setattr(image_passes, "choose_band", choose_band.__wrapped__)
+            stack = Stack(layers, (180, 9, 7), np.dtype(np.float32))
+        (call,) = [call for call in stack.bound.forward if call.kernel is contract_bands]
+        tiles.add((*call.arguments[:2], call.tasks))
+        found.append(stack.run(*stack.random()).bits())
+    assert len(tiles) == 4
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+@pytest.mark.parametrize(
+    ("rows", "maps", "kernel", "columns", "needed", "expected"),
+    [
+        (3, 64, (3, 3), 32, 94, True),
+        (3, 16, (3, 3), 32, 94, False),  # what a line reads stays near
+        (7, 64, (3, 3), 32, 94, False),  # a tile has no room for the maps
+        (1, 64, (3, 3), 32, 94, False),  # one map shares too little
+        (2, 64, (3, 3), 32, 94, True),
+        (1, 64, (9, 9), 33, 225, True),
+        (3, 64, (1, 9), 32, 268, False),
+        (6, 200, (5, 5), 10, 30, False),  # most taps meet the border
+    ],
+)
+def test_an_output_of_few_maps_takes_them_in_pieces_where_that_is_worth_it(
+    rows: int, maps: int, kernel: tuple[int, int], columns: int, needed: int, expected: bool
+) -> None:
+    assert choose_bands(rows, maps, kernel, columns, needed) == expected
+
+
+@pytest.mark.parametrize("registers", [4, 8, 32])
+def test_the_sums_of_a_band_fit_the_registers(registers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "vector_registers", lambda: registers)
+    for maps, side, lines in product(range(1, MOST_FEW + 1), (2, 3, 9), (1, 4, 33)):
+        tile = choose_band.__wrapped__(maps, (side, side), lines, 21)
+        assert tile.lines <= min(lines, side) and tile.columns <= 21
+        assert tile.lines * tile.columns == 1 or (tile.rows + 1) * tile.columns <= max(registers, 8)
+
+
+def test_a_thread_has_some_bands_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    tile = BandShape(2, 3, 4, 3, 3)
+    for threads, bands, others, expected in ((1, 16, 4, 16), (2, 16, 4, 8), (16, 16, 1, 1), (1, 500, 1, 21)):
+        monkeypatch.setattr(tuning, "get_threads", lambda threads=threads: threads)
+        assert choose_share(tile, bands, 32, others) == (expected, tuning.PIECE_MAPS)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
