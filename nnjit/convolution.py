@@ -71,6 +71,13 @@ class Convolution:
         return choose_form(self.kernel, self.stride, self.filters, self.shape[0], sizes, self._products)
 
     @property
+    def _by_maps(self) -> bool:
+        """Whether direct sums of the forward pass go over one map after the other."""
+        columns = self.axes[1].size
+        needed = _needed(_spans(columns, self.stride[1], self._offsets(1), self.shape[2]))
+        return self.stride == (1, 1) and choose_bands(self.filters, self.shape[0], self.kernel, columns, needed)
+
+    @property
     def _input_form(self) -> tuple[Form | None, bool]:
         """Likewise for the gradient to the input, and whether it goes over the tiles of the output."""
         if self.direct:
@@ -151,8 +158,8 @@ class Convolution:
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
         if form := self._forward_form:
             site.forward += by_winograd(site, form, filters, channels, window, ends, work)
-        elif site.winners is None and (map_taps := self._forward_map_taps(x, extent)):
-            site.forward += by_bands(site, filters, map_taps, window, ends, work)
+        elif self._by_maps and site.winners is None:
+            site.forward += by_bands(site, filters, self._forward_map_taps(x, extent), window, ends, work)
         else:
             site.forward += direct_sums(site, filters, self._forward_taps(x, extent), window, ends, work)
 
@@ -166,26 +173,30 @@ class Convolution:
     def _forward_taps(self, x: View, extent: Extent) -> Taps:
         """What an output sums over."""
         channels, (height, width) = self.shape[0], self.kernel
-        # Lines of the kernel come first, so that the ones which meet the border are the first or the last taps.
-        u, c, v = grid(range(height), range(channels), range(width))
+        lines = _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1])
+        if self._by_maps:
+            c, u, v = grid(range(channels), range(height), range(width))
+            group, lines = len(c), np.tile([0, 1], (extent.lines, 1))
+        else:
+            # Lines of the kernel come first, so that the ones which meet the border are the first or the last taps.
+            u, c, v = grid(range(height), range(channels), range(width))
+            group = channels * width
         return Taps(
             c * height * width + u * width + v,
             c * x.row + u * x.line + v * x.column,
-            channels * width,
-            _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1]),
-            np.tile([0, channels * width], (extent.columns, 1)),
+            group,
+            lines,
+            np.tile([0, group], (extent.columns, 1)),
             width if width > 1 else channels,
             1 if width > 1 else 0,
             height <= self.stride[0],
+            self.stride[0] > 1,
             height <= self.stride[0] and width <= self.stride[1],
         )
 
-    def _forward_map_taps(self, x: View, extent: Extent) -> MapTaps | None:
-        """The same map by map, where that is faster."""
+    def _forward_map_taps(self, x: View, extent: Extent) -> MapTaps:
+        """The same map by map."""
         channels, (height, width) = self.shape[0], self.kernel
-        needed = _needed(_spans(extent.columns, self.stride[1], self._offsets(1), self.shape[2]))
-        if self.stride != (1, 1) or not choose_bands(self.filters, channels, self.kernel, extent.columns, needed):
-            return None
         w = np.arange(channels * height * width, dtype=np.int64).reshape(channels, height, width)
         lines = _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1])
         return MapTaps(w, np.arange(channels, dtype=np.int64) * x.row, lines)

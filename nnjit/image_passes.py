@@ -61,6 +61,8 @@ class Taps(NamedTuple):
     """How far that is: 1, or 0 where it depends on the image."""
     apart: bool = False
     """Whether lines of the output read no line of the image that another one reads."""
+    strides: bool = False
+    """Whether the next line of the output starts to read more than a line further."""
     once: bool = False
     """Whether positions of the output read no position of the image that another one reads."""
 
@@ -129,6 +131,7 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
         halves=x.column == 1 and (ends.winners is not None or ends.out.column == 1),
         line_vectors=len(np.unique(passed.x + x.column * np.arange(extent.columns)[:, None])),
         apart=passed.apart,
+        strides=passed.strides,
     )
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))

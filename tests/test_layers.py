@@ -184,12 +184,14 @@ def test_a_fused_activation_and_one_of_its_own_give_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("activation", ["", "relu", "tanh"])
-@pytest.mark.parametrize(("filters", "kernel", "shape"), [(3, 3, (2, 8, 6)), (17, 3, (16, 8, 10)), (17, 5, (16, 8, 8))])
+@pytest.mark.parametrize(
+    ("filters", "kernel", "shape"), [(3, 3, (2, 8, 6)), (3, 3, (180, 9, 7)), (17, 3, (16, 8, 10)), (17, 5, (16, 8, 8))]
+)
 def test_a_fused_pooling_and_one_of_its_own_give_the_same_bits(
     filters: int, kernel: int, shape: Shape, activation: str
 ) -> None:
-    """By direct sums, whose last tile of rows starts earlier, and by both forms of Winograd's algorithm, whose last
-    tiles are cut off."""
+    """By direct sums, whose last tile of rows starts earlier, those map by map, and by both forms of
+    Winograd's algorithm, whose last tiles are cut off."""
     conv2d = {"conv2d": {"filters": filters, "kernel": kernel, "padding": "same"}}
     layers = layers_of(*filter(None, (conv2d, activation, {"max_pool": 2})))
     fused, apart = (Stack(layers, shape, np.float32, fused=fused) for fused in (True, False))
