@@ -10,6 +10,7 @@ import csv
 import statistics
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -159,6 +160,8 @@ def plot(points: list[Point], path: Path) -> None:
 )
 def main(rounds: int, seconds: float, series: tuple[str, ...], out: Path) -> None:
     """Write scaling.csv, scaling.md and scaling.png; print the cliffs."""
+    if find_spec("matplotlib") is None:
+        raise click.ClickException("scaling.png needs matplotlib; `pip install 'nnjit[plot]'` installs it")
     points: list[Point] = []
     threads = get_threads()
     for name in series:
