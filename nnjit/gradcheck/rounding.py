@@ -22,7 +22,7 @@ from nnjit.gradcheck.probe import Probe
 PASSES = 16
 MARGIN = 16
 """Root mean squares of the spread that an entry may be off by. Between float32 and float64 the most that was seen was
-0.38 of that, in millions of entries of a dozen networks at the start and trained."""
+0.38 of that, in millions of entries of a dozen networks at the start and trained; 0.64 in sums of 810 products."""
 
 
 @dataclass(frozen=True)

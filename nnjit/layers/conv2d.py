@@ -40,9 +40,10 @@ class Conv2d(Layer):
         Example({"filters": 17, "kernel": 5}, (16, 8, 9)),
         Example({"filters": 16, "kernel": 2, "stride": 2}, (6, 4, 6)),
         Example({"filters": 16, "kernel": 1, "bias": False}, (24, 3, 5)),
-        Example({"filters": 40, "kernel": 1, "stride": [2, 1]}, (16, 3, 5)),
         Example({"filters": 3, "kernel": 3, "padding": "same"}, (180, 5, 4)),
         Example({"filters": 90, "kernel": 5, "stride": 2, "padding": 2}, (2, 14, 13)),
+        Example({"filters": 1, "kernel": 5}, (60, 9, 12)),
+        Example({"filters": 40, "kernel": 1, "stride": [2, 1]}, (16, 3, 5)),
     )
     applies_activation = True
     applies_pooling = True
