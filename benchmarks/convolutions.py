@@ -25,13 +25,13 @@ from nnjit.bench.profile import PASSES, Pass
 from nnjit.bench.timing import run_times
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
-from nnjit.kernels.tuning import vector_registers
 from nnjit.kernels.winograd import winograd
 from nnjit.kernels.winograd_overlap import winograd_overlap
 from nnjit.kernels.winograd_weights import winograd_weights
 from nnjit.layers.conv2d import Conv2d
 from nnjit.network import Network
 from nnjit.site import Site
+from nnjit.tuning.machine import vector_registers
 
 DTYPE = np.dtype(np.float32)
 CACHE_BYTES = 2 * 2**20

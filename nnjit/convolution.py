@@ -2,8 +2,8 @@
 
 Forwards it is a contraction over (channel, u, v); to the weights, over samples and positions; to the input, one
 contraction over (filter, u, v) for each phase of the stride: the positions that the same kernel entries reach. Where
-`tuning.choose_form` has a form for it, Winograd's algorithm is used instead. `image_passes.py` binds the passes through
-the image, `weight_gradients.py` the sums for the weights.
+`nnjit/tuning/winograd.py` chooses a form of it, Winograd's algorithm is used instead. `image_passes.py` binds the
+passes through the image, `weight_gradients.py` the sums for the weights.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 from nnjit.buffers import Border
 from nnjit.image_passes import Ends, Filters, MapTaps, Phases, Taps, by_bands, by_overlap, by_winograd, direct_sums
 from nnjit.kernels.contraction import Extent, View, grid
-from nnjit.kernels.tuning import choose_bands, choose_blocks, choose_form, choose_input_form, choose_weights_form
 from nnjit.kernels.winograd_overlap import Cutout
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
+from nnjit.tuning.contraction import choose_blocks
+from nnjit.tuning.contraction_bands import choose_bands
+from nnjit.tuning.winograd import choose_form, choose_input_form
+from nnjit.tuning.winograd_weights import choose_weights_form
 from nnjit.weight_gradients import WeightGradients
 
 

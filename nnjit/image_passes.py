@@ -16,21 +16,14 @@ from nnjit.kernels.contraction_bands import band_vectors, contract_bands
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
 from nnjit.kernels.program import Call
 from nnjit.kernels.tiles import TileShape
-from nnjit.kernels.tuning import (
-    choose_band,
-    choose_packed_tile,
-    choose_packed_tiles,
-    choose_share,
-    choose_shares,
-    choose_tile,
-    choose_tiling,
-    choose_winograd_tile,
-    used_by_tiles,
-)
 from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.site import Site
+from nnjit.tuning.contraction import choose_tile, used_by_tiles
+from nnjit.tuning.contraction_bands import choose_band, choose_share
+from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
+from nnjit.tuning.winograd import choose_shares, choose_tiling, choose_winograd_tile
 
 
 class Filters(NamedTuple):

@@ -99,7 +99,7 @@ class Sgd(Optimizer):
 
         from nnjit.kernels.optimizers import sgd, sgd_momentum
         from nnjit.kernels.program import Call
-        from nnjit.kernels.tuning import choose_chunks
+        from nnjit.tuning.updates import choose_chunks
 
         weights = site.weights
         chunks = choose_chunks(site.tensors or [(0, len(weights))])

@@ -18,17 +18,6 @@ from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts
 from nnjit.kernels.tiles import SAMPLES, TileShape
-from nnjit.kernels.tuning import (
-    SEGMENT_POSITIONS,
-    choose_cut,
-    choose_groups_cut,
-    choose_lanes,
-    choose_lanes_tile,
-    choose_tiling,
-    choose_transposed_cut,
-    choose_transposed_tile,
-    choose_weights_tiling,
-)
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.kernels.winograd_weights import (
     BACK_VECTORS,
@@ -38,6 +27,10 @@ from nnjit.kernels.winograd_weights import (
 )
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
+from nnjit.tuning.contraction_transposed import SEGMENT_POSITIONS, choose_transposed_cut, choose_transposed_tile
+from nnjit.tuning.contraction_weights import choose_cut, choose_lanes, choose_lanes_tile
+from nnjit.tuning.winograd import choose_tiling
+from nnjit.tuning.winograd_weights import choose_groups_cut, choose_weights_tiling
 
 ROWS_TILE = TileShape(8, 1)
 """Sums of a map that `contract_transposed` has run side by side."""

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import settings
 
 from nnjit import image_passes, stages
-from nnjit.kernels import tuning
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.contraction_strips import Strip
 from nnjit.kernels.threads import get_threads, set_threads
 from nnjit.kernels.tiles import TileShape
+from nnjit.tuning import contraction_strips
 
 pytest.register_assert_rewrite("battery")
 
@@ -48,8 +48,8 @@ def few_tiles() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_passes, "choose_tile", choose)
-        patch.setattr(tuning, "choose_strips_tile", choose)
-        patch.setattr(tuning, "choose_strip", lambda tile, row_tiles, lines: Strip(min(2, row_tiles), 6))
+        patch.setattr(contraction_strips, "choose_strips_tile", choose)
+        patch.setattr(contraction_strips, "choose_strip", lambda tile, row_tiles, lines: Strip(min(2, row_tiles), 6))
         yield
 
 

@@ -25,6 +25,7 @@ PACKAGE = Path(nnjit.__file__).parent
 # Imports point from a later part to an earlier one, or stay on one line.
 LEVELS = [
     ["equations", "errors", "kernels"],
+    ["tuning"],
     ["component", "reference", "stopping"],
     ["initializers"],
     # A layer is bound to buffers through its site.

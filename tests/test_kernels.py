@@ -19,7 +19,6 @@ from nnjit.kernels.contraction_bands import Share, contract_bands
 from nnjit.kernels.program import Program
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.tiles import TileShape
-from nnjit.kernels.tuning import FORMS
 from nnjit.layers import Layer
 from nnjit.layers.base import LayerShapeError
 from nnjit.layers.conv2d import Conv2d
@@ -28,6 +27,7 @@ from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
 from nnjit.site import clear_call
 from nnjit.steps import Feed, Scaling
+from nnjit.tuning.winograd import FORMS
 
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 8, 11])
 SMALL = st.integers(1, 4)

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnjit.kernels import tuning
 from nnjit.kernels.contraction import View
 from nnjit.kernels.program import Call, takes_thread
 from nnjit.kernels.simd import lanes
-from nnjit.kernels.tuning import vector_registers
 from nnjit.layers.activations import Relu, Sigmoid
 from nnjit.layers.base import Layer
 from nnjit.layers.conv2d import Conv2d
@@ -21,6 +19,8 @@ from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
 from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
+from nnjit.tuning import machine
+from nnjit.tuning.machine import vector_registers
 
 RESULTS = ("out", "dx", "dw", "db", "u")
 """What kernels call the array that they fill, or else SUMS."""
@@ -118,7 +118,7 @@ def overlapping(calls: list[Call]) -> list[str]:
 @pytest.mark.parametrize("threads", [1, 9])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "get_threads", lambda: threads)
+    monkeypatch.setattr(machine, "get_threads", lambda: threads)
     layers, shape = NETWORKS[name]
     network = Network(layers, shape, np.dtype("float64"), 0)
     bound = network.bind(11, input_gradient=True)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from nnjit import convolution, image_passes, weight_gradients
 from nnjit.convolution import Convolution
-from nnjit.kernels import tuning
 from nnjit.kernels.bands import BandShape
 from nnjit.kernels.contraction import contract
 from nnjit.kernels.contraction_bands import contract_bands
@@ -26,27 +25,6 @@ from nnjit.kernels.tiles import (
     TileShape,
     fresh_steps,
 )
-from nnjit.kernels.tuning import (
-    MOST_FEW,
-    choose_band,
-    choose_bands,
-    choose_chunks,
-    choose_cut,
-    choose_groups_cut,
-    choose_input_form,
-    choose_lanes,
-    choose_lanes_tile,
-    choose_packed_tile,
-    choose_packed_tiles,
-    choose_share,
-    choose_strip,
-    choose_strips_tile,
-    choose_tile,
-    choose_transposed_cut,
-    choose_transposed_tile,
-    choose_width,
-    vector_registers,
-)
 from nnjit.kernels.winograd_transforms import F45, Form
 from nnjit.layers import Layer
 from nnjit.layers.activations import Relu, Tanh
@@ -54,6 +32,17 @@ from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
 from nnjit.network import Network
+from nnjit.tuning import contraction_bands, contraction_strips, machine
+from nnjit.tuning.contraction import choose_tile
+from nnjit.tuning.contraction_bands import MOST_FEW, choose_band, choose_bands, choose_share
+from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
+from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile, choose_width
+from nnjit.tuning.contraction_transposed import choose_transposed_cut, choose_transposed_tile
+from nnjit.tuning.contraction_weights import choose_cut, choose_lanes, choose_lanes_tile
+from nnjit.tuning.machine import vector_registers
+from nnjit.tuning.updates import choose_chunks
+from nnjit.tuning.winograd import choose_input_form
+from nnjit.tuning.winograd_weights import choose_groups_cut
 
 Array = NDArray[Any]
 
@@ -77,7 +66,7 @@ def test_a_chosen_tile_fits(
     steps: tuple[int, int],
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "vector_registers", lambda: registers)
+        patch.setattr(machine, "vector_registers", lambda: registers)
         column_step, run_step = steps
         tile = choose_tile.__wrapped__(rows, columns, taps, column_step, run, run_step)
         in_strips = choose_strips_tile.__wrapped__(rows, columns, run, group_rows)
@@ -105,7 +94,7 @@ def test_halves_of_vectors_are_columns_only_where_registers_are_few(
 ) -> None:
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
             tile = choose_tile.__wrapped__(rows, columns, 7 * run, 1, run, run_step, halves=True)
         assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns * tile.units and run % tile.run == 0
         assert tile.run_step == run_step * tile.units
@@ -131,7 +120,7 @@ def test_a_tile_fetches_what_the_next_columns_read_and_it_has_not(tile: TileShap
 
 
 def test_tiles_that_read_much_with_many_rows_fetch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
 
     def fetches(rows: int, taps: int, run: int = 3, column_step: int = 1, run_step: int = 1, size: int = 512) -> bool:
         return choose_tile.__wrapped__(rows, 16, taps, column_step, run, run_step, line_vectors=size).fetches
@@ -145,7 +134,7 @@ def test_tiles_that_read_much_with_many_rows_fetch_ahead(monkeypatch: pytest.Mon
 
 def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for registers in (8, 32):
-        monkeypatch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+        monkeypatch.setattr(machine, "vector_registers", lambda registers=registers: registers)
         for rows, run, halves in ((32, 3, False), (5, 4, False), (64, 2, True)):
             sizes = (rows, 16, 20 * run, 1 if halves else run, run, 1)
             tile = choose_tile.__wrapped__(*sizes, halves=halves, apart=True)
@@ -162,7 +151,7 @@ def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pyt
 
 def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """As tiles of forward passes show that choose by it."""
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     monkeypatch.setattr(image_passes, "choose_packed_tile", lambda *sizes: None)
     monkeypatch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
 
@@ -179,14 +168,14 @@ def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """2x2 with a stride of 2, from 16 maps to 32."""
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     near, far = (choose_tile.__wrapped__(32, 8, 64, 2, 2, 1, line_vectors=size) for size in (100, 512))
     assert near.rows < far.rows
 
 
 def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two multiply-adds a cycle, each ready after four, keep eight sums busy."""
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     for tile in (choose_tile.__wrapped__(64, 56, 500, 1), choose_strips_tile.__wrapped__(64, 8, 500)):
         assert tile.rows * tile.columns >= 8
 
@@ -204,7 +193,7 @@ def test_strips_leave_work_for_every_thread(
 ) -> None:
     tile = TileShape(6, columns, run=run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "get_threads", lambda: threads)
+        patch.setattr(machine, "get_threads", lambda: threads)
         strip, width = choose_strip(tile, rows, lines), choose_width(tile, groups)
     assert 1 <= strip.tiles <= 8 and (strip.tiles == 1 or rows * lines // strip.tiles >= 4 * threads)
     assert strip.taps > 100 and strip.taps % run == 0
@@ -213,7 +202,7 @@ def test_strips_leave_work_for_every_thread(
 
 def test_strips_use_few_rows_and_four_columns_where_there_are_four(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the input, forwards, and for a batch of two blocks."""
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     choose = choose_strips_tile.__wrapped__
     tiles = (choose(784, 8, 512), choose(512, 8, 784, 16), choose(784, 2, 512))
     assert [(tile.rows, tile.columns, tile.run) for tile in tiles] == [(6, 4, 4), (4, 4, 4), (12, 2, 4)]
@@ -272,7 +261,7 @@ def test_no_cpu_cuts_a_sum_differently(kernel: int, algorithm: Literal["auto", "
         found = set()
         for registers in (4, 8, 32):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+                patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
                 patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
                 patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
                 layer = Conv2d(filters=filters, kernel=(kernel, kernel), algorithm=algorithm)
@@ -323,8 +312,8 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
     found, turned = [], set()
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-            patch.setattr(tuning, "choose_strips_tile", choose_strips_tile.__wrapped__)
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(contraction_strips, "choose_strips_tile", choose_strips_tile.__wrapped__)
             patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
@@ -356,7 +345,7 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
     found = []
     for registers in (8, 32):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
             patch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
             patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
             stack = Stack(layers, (64, 6, 10), np.dtype(np.float32))
@@ -380,7 +369,7 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
 def test_positions_are_packed_where_each_is_read_once(
     kernel: tuple[int, int], stride: tuple[int, int], forward: int, to_input: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     monkeypatch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
     layer = Conv2d(filters=64, kernel=kernel, stride=stride, algorithm="direct")
     bound = Network([layer], (64, 13, 13), np.dtype(np.float32), 0).bind(16, input_gradient=True)
@@ -402,7 +391,7 @@ def test_positions_are_packed_where_each_is_read_once(
 def test_positions_are_packed_where_that_is_worth_it(
     rows: int, columns: int, phases: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     tile = choose_packed_tile.__wrapped__(rows, columns, 64, phases)
     assert (tile is not None) == expected
     assert tile is None or choose_packed_tiles(tile, 64, -(-columns // tile.columns), 400) * tile.columns > 24
@@ -415,9 +404,9 @@ def test_maps_in_pieces_give_the_same_bits_on_every_cpu_and_with_any_threads(ker
     found, tiles = [], set()
     for registers, threads, size in ((4, 1, 8), (8, 2, 3), (32, 1, 20), (32, 30, 8)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tuning, "vector_registers", lambda registers=registers: registers)
-            patch.setattr(tuning, "get_threads", lambda threads=threads: threads)
-            patch.setattr(tuning, "PIECE_MAPS", size)
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(machine, "get_threads", lambda threads=threads: threads)
+            patch.setattr(contraction_bands, "PIECE_MAPS", size)
             patch.setattr(image_passes, "choose_band", choose_band.__wrapped__)
             stack = Stack(layers, (180, 9, 7), np.dtype(np.float32))
         (call,) = [call for call in stack.bound.forward if call.kernel is contract_bands]
@@ -448,7 +437,7 @@ def test_an_output_of_few_maps_takes_them_in_pieces_where_that_is_worth_it(
 
 @pytest.mark.parametrize("registers", [4, 8, 32])
 def test_the_sums_of_a_band_fit_the_registers(registers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "vector_registers", lambda: registers)
+    monkeypatch.setattr(machine, "vector_registers", lambda: registers)
     for maps, side, lines in product(range(1, MOST_FEW + 1), (2, 3, 9), (1, 4, 33)):
         tile = choose_band.__wrapped__(maps, (side, side), lines, 21)
         assert tile.lines <= min(lines, side) and tile.columns <= 21
@@ -458,8 +447,8 @@ def test_the_sums_of_a_band_fit_the_registers(registers: int, monkeypatch: pytes
 def test_a_thread_has_some_bands_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     tile = BandShape(2, 3, 4, 3, 3)
     for threads, bands, others, expected in ((1, 16, 4, 16), (2, 16, 4, 8), (16, 16, 1, 1), (1, 500, 1, 21)):
-        monkeypatch.setattr(tuning, "get_threads", lambda threads=threads: threads)
-        assert choose_share(tile, bands, 32, others) == (expected, tuning.PIECE_MAPS)
+        monkeypatch.setattr(machine, "get_threads", lambda threads=threads: threads)
+        assert choose_share(tile, bands, 32, others) == (expected, contraction_bands.PIECE_MAPS)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

@@ -12,8 +12,8 @@ from nnjit.kernels import limits
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads, set_threads
-from nnjit.kernels.tuning import choose_tile
 from nnjit.parameters import aligned_zeros
+from nnjit.tuning.contraction import choose_tile
 
 TAPS = 32
 """Products that a tile sums in a round: at most 32 kB of operands with any tile."""

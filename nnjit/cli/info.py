@@ -39,7 +39,7 @@ def _facts() -> dict[str, Any]:
     from nnjit.kernels.compiler import CACHE_FOLDER, CACHE_LASTS, JIT
     from nnjit.kernels.simd import lanes
     from nnjit.kernels.threads import get_threads
-    from nnjit.kernels.tuning import vector_registers
+    from nnjit.tuning.machine import vector_registers
 
     _, target, features = cpu_target.target_context.codegen().magic_tuple()[:3]
     enabled = {feature[1:] for feature in features.split(",") if feature.startswith("+")}

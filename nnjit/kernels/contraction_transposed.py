@@ -5,7 +5,7 @@
 Where both factors are vectors of samples, a load serves few multiply-adds, and each sum is added up over lanes in the
 end. Here the vectors of d are transposed first, a panel at a time, once for all taps: then a vector holds L maps of one
 sample, and a load serves as many multiply-adds as in the forward pass. With kernels of 1x1 either factor may be the one
-that is transposed; d stands for it. Measured on one core over the 16 layers that `tuning.choose_lanes` gives to it:
+that is transposed; d stands for it. Measured on one core over the 16 layers that `choose_lanes` gives to it:
 84 % of the attainable rate where `contract_lanes` has 71 %, with AVX2 83 and 73 %.
 """
 

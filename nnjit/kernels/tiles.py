@@ -57,7 +57,7 @@ class TileShape:
     4x1 105 to 122). Steps of columns and runs then count halves."""
     fetches: bool = False
     """Whether vectors that the next columns read are brought into the first cache; needs a column_step. See
-    `tuning._fetching`."""
+    `nnjit/tuning/contraction.py`."""
     line_fetches: int = 0
     """How many vectors of the next line a run brings into the second cache."""
 

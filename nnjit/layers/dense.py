@@ -96,8 +96,8 @@ class Dense(Layer):
         from nnjit.kernels.contraction_strips import Scalars
         from nnjit.kernels.program import Call
         from nnjit.kernels.sums import sum_samples
-        from nnjit.kernels.tuning import choose_strips_tile, choose_width
         from nnjit.parameters import aligned_zeros
+        from nnjit.tuning.contraction_strips import choose_strips_tile, choose_width
 
         lanes, blocks, batch = site.lanes, site.x.blocks, site.batch_size
         inputs, outputs = site.x.shape[0], self.units
@@ -165,7 +165,7 @@ def _contraction(
     """The call of `contract_strips`; `ends`: its bias, out, epilogue and y."""
     from nnjit.kernels.contraction_strips import contract_strips, strip_vectors
     from nnjit.kernels.program import Call
-    from nnjit.kernels.tuning import choose_strip
+    from nnjit.tuning.contraction_strips import choose_strip
 
     row_tiles = len(scalars.firsts)
     strip = choose_strip(tile, row_tiles, extent.lines)

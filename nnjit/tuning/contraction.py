@@ -1,0 +1,138 @@
+"""Tiles of `contract`, and over how many blocks it goes at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+from nnjit.kernels.simd import VECTOR_BYTES
+from nnjit.kernels.tiles import TileShape
+from nnjit.tuning import machine
+from nnjit.tuning.cost import (
+    ENTRY_OVERHEAD,
+    FAR_LOAD,
+    LINE_LOAD,
+    LONGEST_FAR_RUN,
+    LONGEST_RUN,
+    NEAR_BYTES,
+    cheapest_tile,
+    half_tap_cycles,
+    halved_tile_fits,
+    largest_divisor,
+    tap_cycles,
+    tile_fits,
+)
+
+FETCHING_ROWS, FETCHING_ROWS_APART = 6, 8
+"""Of tiles that fetch ahead, where taps share vectors and where they do not: with fewer multiply-adds for each vector,
+it takes 3 to 15 % instead."""
+
+
+@cache
+def choose_tile(
+    rows: int,
+    columns: int,
+    taps: int,
+    column_step: int,
+    run: int = 1,
+    run_step: int = 1,
+    used: tuple[tuple[int, int], ...] = (),
+    halves: bool = False,
+    line_vectors: int = 0,
+    apart: bool = False,
+    strides: bool = False,
+) -> TileShape:
+    """The tile for an output of rows x columns that sums `taps` products, with columns `column_step` apart.
+
+    `run` is how many taps in a row read vectors `run_step` apart, 0 if that is told at run time. `used` are the first
+    and last taps of a line that each column uses, where not all columns use all. `halves` says that a tile's columns
+    may be halves of vectors, if the CPU's registers hold few. All columns of an image's line together read
+    `line_vectors` vectors, as do the tiles of the next rows after them; no other line reads those if lines are `apart`.
+    If the output `strides`, its next line starts to read more than a line further.
+    """
+    one_run = line_vectors > 0 and run == taps
+    new_lines = apart or strides and machine.vector_registers() == 32
+    most = max((last - first for first, last in used), default=0)
+    shifted = column_step == run_step == 1
+    run = largest_divisor(run, LONGEST_RUN if run_step else LONGEST_FAR_RUN)
+
+    def share(spans: tuple[tuple[int, int], ...], c: int) -> float:
+        tiles = used_by_tiles(spans, c) if most else []
+        return sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
+
+    if halves and machine.vector_registers() == 8:
+        twice = tuple(span for span in used for _ in range(2))
+
+        def half_cost(r: int, h: int) -> float:
+            read = (h + 2 * (run - 1)) / run if run_step else float(h)
+            return half_tap_cycles(r, h, read, run) * taps * share(twice, h) + r * h * ENTRY_OVERHEAD / 2
+
+        tile = cheapest_tile(rows, 2 * columns, None, halved_tile_fits, half_cost)
+        if tile.columns % 2 == 0:
+            tile = TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
+        else:
+            tile = replace(tile, run=run, column_step=column_step, run_step=2 * run_step, halved=True)
+        return _fetching(tile, rows, taps, one_run, new_lines)
+
+    def cost(r: int, c: int) -> float:
+        vectors = (c + run - 1) / run if shifted else float(c)
+        # Runs of maps, filters or samples read each vector once.
+        near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and run_step > 0
+        line_near = line_vectors * VECTOR_BYTES <= NEAR_BYTES
+        fetched = vectors if _fetches(TileShape(r, c, 1, column_step, run, run_step), taps, one_run) else 0.0
+        waiting = 2.0 if one_run and not fetched else 1.0
+        far = vectors * ((0.0 if line_near else LINE_LOAD) if near else waiting * FAR_LOAD)
+        return tap_cycles(r, c, far, vectors, run, fetched) * taps * share(used, c) + r * c * ENTRY_OVERHEAD
+
+    tile = cheapest_tile(rows, columns, None, lambda r, c: tile_fits(r, c, run if shifted else 0), cost)
+    tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
+    return _fetching(tile, rows, taps, one_run, new_lines)
+
+
+def _fetching(tile: TileShape, rows: int, taps: int, one_run: bool, new_lines: bool) -> TileShape:
+    """The tile with what it fetches ahead: of its next columns, and of the next line.
+
+    The first is worth it where a tile reads more than the first cache holds, or where all taps are one run: then each
+    reads a map of its own, and the processor itself follows few of them at once. Measured on one core, forwards: from
+    64 maps to 64 by 3x3 87 to 92 % of the peak, 128 to 128 89 to 94, by 1x1 from 64 maps to 32 60 to 76 (backwards from
+    128 to 64, which fill the second cache, 78 to 75); products of Winograd's algorithm no difference.
+
+    Lines that are apart are new to the tiles of the first rows. So those of all rows fetch the next line between them:
+    3x3 with a stride of 3 from 16 maps to 32 70 to 77 %, with AVX2 66 to 72; 2x2 with a stride of 2 from 64 to 128 with
+    AVX2 59 to 67. With a stride of 2 that is worth it as well for lines that share some: 3x3 from 32 maps to 64 78 to
+    84 %, 5x5 from 16 to 32 87 to 89, 7x7 from 3 to 32 87 to 89; but not with AVX2, which has more tiles of rows (83 to
+    67, 70 to 67, 85 to 86).
+    """
+    # The vectors that a run reads for its columns and not for the next ones, if there are none between them.
+    fresh = -(-tile.columns * tile.column_step // tile.units)
+    contiguous = tile.run_step > 0 and tile.run >= tile.column_step
+    line_fetches = -(-fresh // -(-rows // tile.rows)) if new_lines and contiguous else 0
+    return replace(tile, fetches=_fetches(tile, taps, one_run), line_fetches=line_fetches)
+
+
+def _fetches(tile: TileShape, taps: int, one_run: bool) -> bool:
+    """Whether it fetches what its next columns read."""
+    shifted = tile.column_step == 1 and tile.run_step == tile.units
+    columns = tile.columns / tile.units
+    vectors = (columns + tile.run - 1) / tile.run if shifted else columns
+    far = tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
+    return tile.rows >= (FETCHING_ROWS if shifted else FETCHING_ROWS_APART) and (one_run or far)
+
+
+def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple[int, int]]:
+    """The taps that at least one column of each tile uses, from those that each column uses."""
+    tiles = []
+    for start in range(0, len(used), columns):
+        start = min(start, len(used) - columns)
+        wanted = [span for span in used[start : start + columns] if span[1] > span[0]]
+        tiles.append((min((span[0] for span in wanted), default=0), max((span[1] for span in wanted), default=0)))
+    return tiles
+
+
+def choose_blocks(block_vectors: int) -> int:
+    """Over how many blocks, of `block_vectors` vectors, all phases of a strided convolution's gradient to the input go
+    before they take the next ones: what the phases read then comes from the threads' second caches.
+
+    Measured on one core: 16 maps of 32x32 from 32, four blocks, at 68 % of the peak in one go, at 72 % one by one.
+    """
+    return max(1, machine.get_threads() * machine.SCRATCH_BYTES // (block_vectors * VECTOR_BYTES))

@@ -1,0 +1,59 @@
+"""Where `contract_packed` is faster than `contract`, its tiles, and how many of them a task takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+from nnjit.kernels.tiles import TileShape
+from nnjit.tuning import machine
+from nnjit.tuning.cost import (
+    ENTRY_OVERHEAD,
+    LINE_LOAD,
+    LONGEST_FAR_RUN,
+    cheapest_tile,
+    largest_divisor,
+    tap_cycles,
+    tile_fits,
+)
+
+PACKED_ROWS, PACKED_ROWS_OF_PHASES = 64, 32
+"""How many rows make copying what they read worth it to `contract_packed`, and how many of several phases, whose tiles
+have few rows each."""
+MOST_PADDED = 1.1
+"""How many times as many multiply-adds as there are tiles which pass the end may make it."""
+PACKED_COLUMNS, PACKED_VECTORS = 32, 4096
+"""What a task of it copies: so many columns that lines of an image are read some way along (1x1 from 64 maps to 256: 4
+columns at 42 % of the peak, 16 and 32 at 70 to 79), in so many vectors that they stay in the second cache."""
+
+
+@cache
+def choose_packed_tile(rows: int, columns: int, taps: int, phases: int) -> TileShape | None:
+    """The tile for `contract_packed`, None where `contract` is faster: by AVX-512 alone, if rows of all phases together
+    are many.
+
+    Measured on one core with Ice Lake, as a share of the peak, by `contract` and by this: 1x1 from 64 maps of 8x8 to
+    128, in the second cache, 62 and 80 %; from 64 maps of 16x16 to 128, four blocks, 61 and 69, to the input 48 and 73;
+    from 64 maps of 8x8 to 256 50 and 77; from 32 maps of 16x16 to 64 49 and 55, to the input (32 rows) 46 and 41; from
+    64 of 25x25 to 32 64 and 55, to 48 of 16x16 63 and 54. To the input by 4x4 with a stride of 4, 16 phases of two rows
+    47 and 57, of three 52 and 61.
+    """
+    if machine.vector_registers() < 32 or phases * rows < (PACKED_ROWS if phases == 1 else PACKED_ROWS_OF_PHASES):
+        return None
+    run = largest_divisor(taps, LONGEST_FAR_RUN)
+
+    def cost(r: int, c: int) -> float:
+        return tap_cycles(r, c, LINE_LOAD * c, c, run) * taps + r * c * ENTRY_OVERHEAD
+
+    tile = cheapest_tile(rows, columns, None, tile_fits, cost)
+    padded = -(-rows // tile.rows) * tile.rows * -(-columns // tile.columns) * tile.columns
+    if padded > MOST_PADDED * rows * columns:
+        return None
+    return replace(tile, column_step=1, run=run, run_step=tile.columns)
+
+
+def choose_packed_tiles(tile: TileShape, taps: int, column_tiles: int, lines: int) -> int:
+    """How many tiles of columns a task of `contract_packed` takes, of `column_tiles` in each of `lines` lines of all
+    blocks: at least four tasks for a thread, if there are as many tiles."""
+    fitting = min(PACKED_COLUMNS // tile.columns, PACKED_VECTORS // (taps * tile.columns))
+    return max(1, min(fitting, column_tiles, column_tiles * lines // (4 * machine.get_threads())))
