@@ -2,8 +2,8 @@
 
 Forwards it is a contraction over (channel, u, v); to the weights, over samples and positions; to the input, one
 contraction over (filter, u, v) for each phase of the stride: the positions that the same kernel entries reach. Where
-`nnjit/tuning/winograd.py` chooses a form of it, Winograd's algorithm is used instead. `image_passes.py` binds the
-passes through the image, `weight_gradients.py` the sums for the weights.
+`nnjit/tuning/algorithms.py` chooses it, Winograd's algorithm is used instead. `image_passes.py` binds the passes
+through the image, `weight_gradients.py` the sums for the weights.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
+from nnjit.tuning.algorithms import (
+    choose_bands,
+    choose_form,
+    choose_input_form,
+    choose_taps_first,
+    choose_weights_form,
+)
 from nnjit.tuning.contraction import choose_blocks
-from nnjit.tuning.contraction_bands import choose_bands
-from nnjit.tuning.winograd import choose_form, choose_input_form
-from nnjit.tuning.winograd_weights import choose_weights_form
 from nnjit.weight_gradients import WeightGradients
 
 
@@ -262,20 +266,16 @@ class Convolution:
         channels, (kernel_height, kernel_width) = self.shape[0], self.kernel
         down_by, right_by = np.array(upper.offsets, np.int64), np.array(lower.offsets, np.int64)
         columns = _spans(lower.positions, 1, right_by, horizontal.size)
-        # Where many columns meet the border, taps v come before filters, so that a tile of columns can leave some out
-        # (LeNet-5's second layer: 211 instead of 260 us on one core). With one or two maps it matters more that taps
-        # share vectors (two maps from 20 by 5x5: 105 to 157 GFLOP/s, one 68 to 124, from 64 by 9x9 80 to 111).
-        needed = _needed(columns)
         indices = range(len(upper.taps)), range(len(lower.taps)), range(self.filters)
         width = len(lower.taps)
-        meets_border = width * lower.positions > (1.15 if channels > 2 else 1.6) * needed
-        if meets_border:
+        taps_first = choose_taps_first(channels, width, lower.positions, _needed(columns))
+        if taps_first:
             u, v, f = grid(*indices)
             columns = columns * self.filters
         else:
             u, f, v = grid(indices[0], indices[2], indices[1])
             columns = np.tile([0, self.filters * width], (lower.positions, 1))
-        run, run_step = (self.filters, 0) if width == 1 or meets_border else (width, 1)
+        run, run_step = (self.filters, 0) if width == 1 or taps_first else (width, 1)
         u_taps, v_taps = np.array(upper.taps, np.int64), np.array(lower.taps, np.int64)
         return Taps(
             f * channels * kernel_height * kernel_width + u_taps[u] * kernel_width + v_taps[v],

@@ -21,9 +21,9 @@ from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, wino
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.site import Site
 from nnjit.tuning.contraction import choose_tile, used_by_tiles
-from nnjit.tuning.contraction_bands import choose_band, choose_share
+from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
-from nnjit.tuning.winograd import choose_shares, choose_tiling, choose_winograd_tile
+from nnjit.tuning.winograd import choose_overlap_shares, choose_tiling, choose_winograd_tile
 
 
 class Filters(NamedTuple):
@@ -162,7 +162,7 @@ def by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends,
     maps, height, width = passed.w.shape
     tile = choose_band(extent.rows, (height, width), extent.lines, extent.columns)
     bands = -(-extent.lines // tile.lines)
-    share = choose_share(tile, bands, extent.columns, extent.blocks * len(phases.weights))
+    share = choose_band_share(tile, bands, extent.columns, extent.blocks * len(phases.weights))
     packing, packed = _packed_rows(site, filters, passed.w.reshape(-1), phases, extent.rows, extent.rows)
     lines = np.array([_lines_of_band(passed.lines, tile.lines, band) for band in range(bands)], np.int64)
     scratch = site.workspace.by_thread(band_vectors(tile, share, extent))
@@ -221,7 +221,7 @@ def by_overlap(
     tiling = choose_tiling(form, summed._replace(rows=rows), maps)
     tiling = tiling._replace(group=tiling.tiles)
     tile = choose_winograd_tile(tiling, site.lanes)
-    shares = choose_shares(tiling.blocks, -(-rows // tile.rows))
+    shares = choose_overlap_shares(tiling.blocks, -(-rows // tile.rows))
     scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
     packing, u = _transformed_kernels(site, form, filters, rows, maps, scratch)
     arguments = (form, tile, tiling, shares, cutout, u, d, ends.out, ends.epilogue, ends.y, scratch)

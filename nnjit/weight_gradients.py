@@ -4,9 +4,8 @@ parts that threads compute apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import log
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,19 @@ from nnjit.kernels.winograd_weights import (
 )
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
-from nnjit.tuning.contraction_transposed import SEGMENT_POSITIONS, choose_transposed_cut, choose_transposed_tile
-from nnjit.tuning.contraction_weights import choose_cut, choose_lanes, choose_lanes_tile
-from nnjit.tuning.winograd import choose_tiling
-from nnjit.tuning.winograd_weights import choose_groups_cut, choose_weights_tiling
-
-ROWS_TILE = TileShape(8, 1)
-"""Sums of a map that `contract_transposed` has run side by side."""
+from nnjit.tuning.algorithms import choose_lanes
+from nnjit.tuning.contraction_transposed import choose_transposed_tile
+from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
+from nnjit.tuning.sums import (
+    ROWS_TILE,
+    choose_groups_cut,
+    choose_lanes_cut,
+    choose_transposed_cut,
+    choose_weights_tiling,
+    long_segment,
+    short_segment,
+)
+from nnjit.tuning.winograd import choose_tiling, choose_winograd_shares
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,15 @@ class WeightGradients:
         x_fresh = x_taps[(u >= height - down) & (v >= width - right)]
         tile = replace(choose_lanes_tile(self.filters, len(x_taps), width), column_step=window.column)
         bias_tile = TileShape(tile.rows, 1, halved=tile.halved)
-        extent, starts = _segments(summed, (site.dout.view, window), _longest_segment)
+        views = (site.dout.view, window)
+        whole = _whole_lines(summed, views)
+        extent, starts = _segments(whole, long_segment(whole.columns, summed.columns), views)
         line = self.filters * extent.columns + self.channels * window.line
         part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
-        cut = choose_cut(len(starts), extent.columns, line, part_bytes, width, right)
+        cut = choose_lanes_cut(len(starts), extent.columns, line, part_bytes, width, right)
         places = tile_places(tile, self.filters, len(x_taps), site.lanes)
         tiles = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
-        cut = cut._replace(shares=min(cut.shares, tiles))
+        cut = cut._replace(shares=choose_part_shares(cut.parts, tiles))
         bias_places = tile_places(bias_tile, self.filters, 1, site.lanes)
         parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
         sums, bias_sums = parts.reshape(cut.parts, -1), bias_parts.reshape(cut.parts, -1)
@@ -99,10 +106,11 @@ class WeightGradients:
         tile = replace(tile, column_step=along.column)
         taps_tile = TileShape(tile.rows, 1)
         places, row_places = transposed_places(tile, maps, len(taps), lanes)
-        extent, starts = _segments(summed._replace(rows=maps), (across, along), _short_segment)
+        whole = _whole_lines(summed._replace(rows=maps), (across, along))
+        extent, starts = _segments(whole, short_segment(whole.columns), (across, along))
         part_bytes = groups * lanes * len(taps) * site.dtype.itemsize
         cut = choose_transposed_cut(len(starts), extent.columns, part_bytes)
-        cut = cut._replace(shares=min(cut.shares, len(places) // (tile.rows * tile.columns)))
+        cut = cut._replace(shares=choose_part_shares(cut.parts, len(places) // (tile.rows * tile.columns)))
         bias_places = tile_places(taps_tile, self.filters, 1, lanes) if of_input else row_places
         parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
         row_parts, tap_parts = bias_parts, bias_parts[:, :0].reshape(cut.parts, 0)
@@ -126,7 +134,7 @@ class WeightGradients:
         places, bias_places = transposed_places(tile, self.filters, channels, lanes)
         part_bytes = form.entries * groups * lanes * channels * site.dtype.itemsize
         cut = choose_groups_cut(summed.blocks * tiling.groups, part_bytes)
-        cut = cut._replace(shares=min(cut.shares, -(-channels // tile.rows)))
+        cut = cut._replace(shares=choose_winograd_shares(cut.parts, -(-channels // tile.rows)))
         parts, bias_parts = self._parts(site, cut, form.entries, places, bias_places)
         rows = len(bias_places) * lanes
         scratch = site.workspace.by_thread(weights_scratch_vectors(form, tiling, rows, lanes))
@@ -155,39 +163,20 @@ class WeightGradients:
             site.backward_parameters.append(_add_parts(parts, places, site.gradients["bias"]))
 
 
-LINE_POSITIONS = 64
-"""How long lines are made at most that may have any length (weight gradients by 1x1, with AVX2: 48 and 64 positions at
-66 % of the peak, 96 and more at 49 %, since a piece of a sum takes whole lines)."""
-
-
-def _segments(
-    extent: Extent, views: Sequence[View], choose: Callable[[list[int], int], int]
-) -> tuple[Extent, NDArray[np.int64]]:
-    """Lines of equal length, as an extent counts them, into which all positions are cut, and where each starts in each
-    view: (lines, views).
-
-    Lines of the image that follow each other without a gap, as in a convolution by 1x1, are one. `choose` takes one of
-    the lengths that divide that, told how long the image's lines are.
-    """
-    whole = extent
+def _whole_lines(extent: Extent, views: Sequence[View]) -> Extent:
+    """The extent with lines that follow each other without a gap in each view, as in a convolution by 1x1, as one."""
     if all(view.line == extent.columns * view.column for view in views):
-        whole = extent._replace(lines=1, columns=extent.lines * extent.columns)
-    lengths = [length for length in range(1, whole.columns + 1) if whole.columns % length == 0]
-    columns = choose(lengths, extent.columns)
+        return extent._replace(lines=1, columns=extent.lines * extent.columns)
+    return extent
+
+
+def _segments(whole: Extent, columns: int, views: Sequence[View]) -> tuple[Extent, NDArray[np.int64]]:
+    """All positions cut into lines of `columns`, which divide those of `whole`, and where each starts in each view:
+    (lines, views)."""
     each = whole.columns // columns
     n, i, k = grid(range(whole.blocks), range(whole.lines), range(each))
     starts = [view.start + n * view.block + i * view.line + k * columns * view.column for view in views]
     return whole._replace(lines=whole.lines * each, columns=columns), np.stack(starts, axis=1)
-
-
-def _longest_segment(lengths: list[int], columns: int) -> int:
-    """For `contract_lanes`, where a line costs as much as one to three columns."""
-    return max(length for length in lengths if length <= max(LINE_POSITIONS, columns))
-
-
-def _short_segment(lengths: list[int], columns: int) -> int:
-    """For `contract_transposed`, where segments are the grain of panels and pieces."""
-    return min(lengths, key=lambda length: abs(log(length / SEGMENT_POSITIONS)))
 
 
 def _add_parts(parts: NDArray[Any], places: NDArray[np.int64], out: NDArray[Any]) -> Call:

@@ -89,6 +89,22 @@ def wrong_imports(source: str, module: str) -> list[str]:
     return found
 
 
+def asked_for_the_machine(source: str) -> list[str]:
+    """What a module imports, from nnjit or not, that knows the CPU or the threads."""
+    knowing = ("nnjit.tuning.machine", "nnjit.tuning.cost", "nnjit.kernels.threads", "numba", "os", "platform")
+    return [name for name in imports(source, "") if name.startswith(knowing)]
+
+
+@pytest.mark.parametrize("name", ["algorithms", "sums"])
+def test_what_changes_bits_follows_from_sizes_alone(name: str) -> None:
+    assert asked_for_the_machine((PACKAGE / "tuning" / f"{name}.py").read_text(encoding="utf-8")) == []
+
+
+def test_a_choice_that_asks_for_the_machine_is_seen() -> None:
+    source = "from nnjit.tuning import machine\ndef parts():\n    from nnjit.kernels.threads import get_threads"
+    assert len(asked_for_the_machine(source)) == 2
+
+
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or path.stem != "__init__"]
 
 

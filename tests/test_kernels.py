@@ -27,7 +27,7 @@ from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
 from nnjit.site import clear_call
 from nnjit.steps import Feed, Scaling
-from nnjit.tuning.winograd import FORMS
+from nnjit.tuning.algorithms import FORMS
 
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 8, 11])
 SMALL = st.integers(1, 4)

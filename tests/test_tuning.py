@@ -33,16 +33,17 @@ from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
 from nnjit.network import Network
 from nnjit.tuning import contraction_bands, contraction_strips, machine
+from nnjit.tuning.algorithms import MOST_FEW, choose_bands, choose_input_form, choose_lanes
 from nnjit.tuning.contraction import choose_tile
-from nnjit.tuning.contraction_bands import MOST_FEW, choose_band, choose_bands, choose_share
+from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
 from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile, choose_width
-from nnjit.tuning.contraction_transposed import choose_transposed_cut, choose_transposed_tile
-from nnjit.tuning.contraction_weights import choose_cut, choose_lanes, choose_lanes_tile
+from nnjit.tuning.contraction_transposed import choose_transposed_tile
+from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
 from nnjit.tuning.machine import vector_registers
+from nnjit.tuning.sums import choose_groups_cut, choose_lanes_cut, choose_transposed_cut, long_segment, short_segment
 from nnjit.tuning.updates import choose_chunks
-from nnjit.tuning.winograd import choose_input_form
-from nnjit.tuning.winograd_weights import choose_groups_cut
+from nnjit.tuning.winograd import choose_winograd_shares
 
 Array = NDArray[Any]
 
@@ -243,11 +244,11 @@ def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
     assert choose_transposed_cut(128, 8, 600)[:2] == (8, 2)
     assert choose_transposed_cut(128, 30, 600)[:2] == (8, 1)
     assert choose_transposed_cut(7, 8, 600).parts == choose_transposed_cut(128, 8, 9_000_000).parts == 1
-    lenet5 = choose_cut(4 * 28, 28, 200, 600, 5, 1)
+    lenet5 = choose_lanes_cut(4 * 28, 28, 200, 600, 5, 1)
     assert (lenet5.parts, lenet5.lines) == (8, 3)
-    assert choose_cut(1, 63, 200, 600, 5, 1).parts == 1
-    assert choose_cut(10_000, 28, 200, 9_000_000, 5, 1).parts == 1
-    assert choose_cut(10_000, 28, 1_000_000, 600, 5, 1).lines == 1
+    assert choose_lanes_cut(1, 63, 200, 600, 5, 1).parts == 1
+    assert choose_lanes_cut(10_000, 28, 200, 9_000_000, 5, 1).parts == 1
+    assert choose_lanes_cut(10_000, 28, 1_000_000, 600, 5, 1).lines == 1
     assert choose_groups_cut(64, 600).parts == 4
     assert choose_groups_cut(64, 1_000_000).parts == 2
     assert choose_groups_cut(64, 20_000_000).parts == 1
@@ -273,10 +274,23 @@ def test_no_cpu_cuts_a_sum_differently(kernel: int, algorithm: Literal["auto", "
 
 def test_a_piece_of_a_sum_is_shorter_where_each_position_reads_more() -> None:
     def lines(kernel: int, stride: int) -> int:
-        return choose_cut(512, 4, 200, 600, kernel, stride).lines
+        return choose_lanes_cut(512, 4, 200, 600, kernel, stride).lines
 
     assert lines(3, 1) > lines(3, 2) > lines(3, 3)
     assert lines(3, 1) > lines(1, 1) == lines(1, 3)
+
+
+def test_segments_divide_lines_and_have_about_the_length_that_is_wanted() -> None:
+    # Of the lines of an image, and of 28 lines of 28 that are one.
+    assert [short_segment(positions) for positions in (4, 12, 30, 13, 784)] == [4, 6, 6, 13, 8]
+    assert [long_segment(*sizes) for sizes in ((100, 100), (784, 28), (13, 13))] == [100, 56, 13]
+
+
+def test_the_tiles_of_a_part_are_shared_among_the_threads_that_have_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: 8)
+    assert [choose_part_shares(parts, 100) for parts in (1, 2, 8, 64)] == [16, 8, 2, 1]
+    assert [choose_winograd_shares(parts, 100) for parts in (1, 2, 4)] == [8, 4, 2]
+    assert choose_part_shares(1, 3) == choose_winograd_shares(1, 3) == 3
 
 
 def test_registers_are_known_for_this_cpu() -> None:
@@ -448,7 +462,7 @@ def test_a_thread_has_some_bands_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     tile = BandShape(2, 3, 4, 3, 3)
     for threads, bands, others, expected in ((1, 16, 4, 16), (2, 16, 4, 8), (16, 16, 1, 1), (1, 500, 1, 21)):
         monkeypatch.setattr(machine, "get_threads", lambda threads=threads: threads)
-        assert choose_share(tile, bands, 32, others) == (expected, contraction_bands.PIECE_MAPS)
+        assert choose_band_share(tile, bands, 32, others) == (expected, contraction_bands.PIECE_MAPS)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

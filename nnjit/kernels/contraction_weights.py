@@ -43,7 +43,8 @@ def once(places: NDArray[np.int64]) -> NDArray[np.int64]:
 class Cut(NamedTuple):
     """How a sum over the lines of all images is cut.
 
-    The numbers of parts and of lines in a piece belong to the order of the sum: sizes alone decide about them.
+    The numbers of parts and of lines in a piece belong to the order of the sum: sizes alone decide about them. Shares
+    do not, threads may.
     """
 
     parts: int
@@ -51,7 +52,7 @@ class Cut(NamedTuple):
     that the thread that wrote those lines mostly reads them."""
     lines: int
     """How many lines of its part a task takes at a time, for all its weights: a piece that stays in the near caches."""
-    shares: int
+    shares: int = 1
     """Into how many tasks the weights of a part are divided."""
 
 

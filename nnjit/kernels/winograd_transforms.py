@@ -43,6 +43,10 @@ class Form:
         """Entries of a transformed tile."""
         return self.points**2
 
+    def tiles(self, lines: int, columns: int) -> int:
+        """Tiles that cover an output of lines x columns."""
+        return -(-lines // self.outputs) * -(-columns // self.outputs)
+
     def work_left(self, work: int) -> int:
         """What is left of direct sums' work; the transforms add about a third."""
         return 4 * work * self.entries // (3 * (self.outputs * self.taps) ** 2)

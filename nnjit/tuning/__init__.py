@@ -1,6 +1,7 @@
-"""Which algorithm and which tile a pass uses: the one place where sizes and the CPU decide, never a timing (results
-must not depend on noise). A file here is named like the file of `nnjit/kernels/` whose loops it cuts.
+"""How convolutions, dense layers and updates are computed: by which algorithm, in which order, with which tile. Sizes
+and the CPU decide, never a timing: results must not depend on noise.
 
-What the CPU or the threads decide (tiles, shares, the tiles of a task) leaves every sum in the same order. What changes
-bits, a form of Winograd's algorithm, the parts and pieces of a sum, follows from sizes alone.
+`algorithms.py` and `sums.py` hold what changes bits, and follow from sizes alone. The other files may ask `machine.py`
+for the CPU and the threads, since tiles, and the tasks that share them, leave every sum in the same order. Each is
+named like the file of `nnjit/kernels/` whose loops it cuts; `cost.py` is what tiles cost.
 """

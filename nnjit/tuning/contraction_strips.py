@@ -9,7 +9,7 @@ from nnjit.kernels.contraction_strips import Strip
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
 from nnjit.tuning.cost import LONGEST_FAR_RUN, cheapest_tile, largest_divisor, tap_cycles, tile_fits
-from nnjit.tuning.parts import power_of_two
+from nnjit.tuning.sums import power_of_two
 
 
 @cache

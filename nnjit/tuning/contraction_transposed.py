@@ -1,4 +1,4 @@
-"""Tiles and cuts of `contract_transposed`."""
+"""Tiles of `contract_transposed`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from dataclasses import replace
 from functools import cache
 from math import gcd
 
-from nnjit.kernels.contraction_weights import Cut
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
 from nnjit.tuning.cost import LOADS, cheapest_tile, tile_fits
-from nnjit.tuning.parts import choose_parts
 
 
 @cache
@@ -20,7 +18,7 @@ def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
 
     Measured on one core without runs, as a share of the peak: 8x2 97 %, 9x2 88 %, 12x2 87 %, 14x2 86 %, since more
     than eight addresses do not stay in registers; with runs 9x2 and 12x2 98 %. With AVX2 6x1 83 to 99 %, 5x1 85 to
-    97 %, 4x1 79 to 83 %, 2x2 78 to 84 %.
+    97 %, 4x1 79 to 83 %, 2x2 78 to 84 %. By 7x7 14x2, two runs and so two addresses, 74 to 77 %, other tiles 68 to 71.
     """
     pieces, loads = (1, LOADS) if machine.vector_registers() == 32 else (2, 1.3)
 
@@ -35,17 +33,3 @@ def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
 
     tile = cheapest_tile(taps, groups, None, fits, cost)
     return replace(tile, run=gcd(tile.rows, run))
-
-
-SEGMENT_POSITIONS = 8
-"""About how many positions a segment of a line has, of which `contract_transposed` takes whole ones."""
-PANEL_POSITIONS = 16
-"""How many positions it transposes at a time: in two columns 32 KiB, two thirds of the first cache. With 8 to 32
-positions 1x1 from 32 maps to 64 runs at 136 to 144 GFLOP/s, 128 maps of 8x8 at 188 to 198."""
-
-
-def choose_transposed_cut(lines: int, columns: int, part_bytes: int) -> Cut:
-    """How the sum of `contract_transposed` over `lines` segments of `columns` positions is cut, where a part takes
-    `part_bytes`."""
-    parts = choose_parts(lines, columns, part_bytes)
-    return Cut(parts, max(1, round(PANEL_POSITIONS / columns)), max(1, 2 * machine.get_threads() // parts))

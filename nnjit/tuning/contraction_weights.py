@@ -1,49 +1,14 @@
-"""What stands in the lanes while the gradient of a convolution's weights is computed; tiles and cuts of
-`contract_lanes`."""
+"""Tiles and tasks of `contract_lanes`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from math import gcd, inf, log
-from typing import Literal
+from math import gcd
 
-from nnjit.kernels.contraction_weights import Cut
-from nnjit.kernels.simd import VECTOR_BYTES
-from nnjit.kernels.tiles import SAMPLES, TileShape
+from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
 from nnjit.tuning.cost import FAR_LOAD, cheapest_tile, tap_cycles, tile_fits
-from nnjit.tuning.parts import choose_parts
-
-
-def choose_lanes(
-    filters: int, channels: int, area: int, samples: int, lanes: int, shared: bool
-) -> Literal["samples", "filters", "channels"]:
-    """What stands in the lanes while the gradient of the weights is computed: samples with `contract_lanes`, filters or
-    channels with `contract_transposed`, for kernels of `area` entries; `shared` says that several taps read the same
-    vectors.
-
-    The unit of cost is a cycle of a core with AVX-512. Fitted there to 25 layers: a product of vectors costs 0.63
-    with samples in the lanes where taps share vectors, 0.8 where not; with maps in them 0.54, or 0.6 with a single
-    group, for each sample that is there, and transposing a vector 4.5. Sizes alone decide, since sums run in another
-    order.
-    """
-    blocks = -(-samples // lanes)
-    full_blocks, rest = divmod(samples, lanes)
-    present = full_blocks * lanes + -(-rest // SAMPLES) * SAMPLES
-
-    def transposed(maps: int, taps: int) -> float:
-        groups = -(-maps // lanes)
-        products = present * groups * taps * (0.54 if groups > 1 else 0.6)
-        return products + 4.5 * maps * blocks if maps >= lanes else inf
-
-    costs: dict[Literal["samples", "filters", "channels"], float] = {
-        "samples": (0.63 if shared else 0.8) * filters * channels * area * blocks,
-        "filters": transposed(filters, channels * area),
-        # With larger kernels, other taps would read other positions of what is transposed.
-        "channels": transposed(channels, filters) if area == 1 else inf,
-    }
-    return min(costs, key=lambda wide: costs[wide])
 
 
 @cache
@@ -73,29 +38,7 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
     return replace(tile, run=gcd(tile.columns, run), halved=halved)
 
 
-NEAR_VECTORS = 450
-"""Vectors of a piece of `contract_lanes` that a tile reads, for its rows and its runs of taps: they stay in the first
-cache."""
-PIECE_BYTES = 1_200_000
-"""What all rows and maps of a piece may take together, so that it stays in the second cache (128 maps of 8x8:
-141 GFLOP/s with 500,000, 178 with 1,500,000)."""
-
-
-def choose_cut(lines: int, columns: int, line_vectors: int, part_bytes: int, kernel: int, stride: int) -> Cut:
-    """How the sum for the gradient to the weights is cut: `lines` lines of all images, of `columns` positions, where a
-    line of input and gradient takes `line_vectors` vectors, and a part `part_bytes`; kernel and stride across.
-
-    Measured on one core over 18 layers, as a share of the peak, for pieces of 48, 64, 96 and 128 positions whatever the
-    kernel: 67, 69, 69 and 67 % (with AVX2 73, 74, 73 and 71 %); by 1x1 and by 3x3 with strides of 3, 45 to 52 % from
-    96 on.
-    """
-    parts = choose_parts(lines, columns, part_bytes)
-    part = -(-lines // parts)
-    # A tile of 4 x 6 stands for all, whatever the CPU's: a position of its rows, and of what its taps read anew.
-    wanted = NEAR_VECTORS / (4 + -(-6 // kernel) * min(stride, kernel))
-    # Pieces of a part are as equal as can be. Two tasks for every thread, or as many as parts, if those are more; sums
-    # do not depend on that.
-    sizes = {-(-part // pieces) for pieces in range(1, part + 1)}
-    fitting = max(1, PIECE_BYTES // (line_vectors * VECTOR_BYTES))
-    piece = min((size for size in sizes if size <= fitting), key=lambda size: abs(log(size * columns / wanted)))
-    return Cut(parts, piece, max(1, 2 * machine.get_threads() // parts))
+def choose_part_shares(parts: int, tiles: int) -> int:
+    """Into how many tasks the `tiles` tiles of each of `parts` parts are divided: two for every thread together, or as
+    many as there are parts, if those are more."""
+    return min(max(1, 2 * machine.get_threads() // parts), tiles)

@@ -8,16 +8,16 @@ from numba.core.registry import cpu_target
 
 from nnjit.kernels.threads import get_threads
 
-__all__ = ["SCRATCH_BYTES", "get_threads", "vector_registers"]
+__all__ = ["TASK_BYTES", "get_threads", "vector_registers"]
 
-SCRATCH_BYTES = 1_200_000
+TASK_BYTES = 1_200_000
 """What a task reads again and again at most: with what it writes it fits a second cache of 2 MiB."""
 
 
 @cache
 def vector_registers() -> int:
     """How many 64-byte vectors the CPU's registers hold: 32 with AVX-512, 8 with AVX or NEON, else 4."""
-    _, name, features = cpu_target.target_context.codegen().magic_tuple()[:3]
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()[:3]
     enabled = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
     if "avx512f" in enabled:
         return 32

@@ -1,4 +1,4 @@
-"""Where Winograd's algorithm takes the place of direct sums, its tiles and tasks."""
+"""Tiles and tasks of Winograd's algorithm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nnjit.kernels.contraction import Extent
 from nnjit.kernels.simd import VECTOR_BYTES
 from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.winograd import Tiling
-from nnjit.kernels.winograd_transforms import F43, F45, Form
+from nnjit.kernels.winograd_transforms import Form
 from nnjit.tuning import machine
 from nnjit.tuning.cost import (
     ENTRY_OVERHEAD,
@@ -23,72 +23,28 @@ from nnjit.tuning.cost import (
     tile_fits,
 )
 
-FORMS = {(3, 3): F43, (5, 5): F45}
-"""The forms of Winograd's algorithm, by kernel."""
-TRANSFORMS = {F43: 8, F45: 12}
-"""What transforming a tile costs for each of its entries, in multiply-adds."""
-LEAST_GAIN = 1.25
-"""How many times as much direct sums must cost, which are more accurate."""
-
-
-def choose_form(
-    kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, int], products: int
-) -> Form | None:
-    """The form of Winograd's algorithm for a pass through the image, None for direct sums, which take `products`
-    products for each pair of maps.
-
-    The unit of cost is a multiply-add of vectors in a tile; between the transforms one costs 1.1. Measured on one core
-    over 23 layers, direct sums took 0.5 times as long as Winograd's algorithm for 5x5 kernels from 1 map to 32, 1.4
-    from 6 to 16 (but 0.98 in a step of LeNet-5), 2.9 from 32 to 32. Sizes alone decide, never the CPU, since the
-    result's last bits depend on it.
-    """
-    form = FORMS.get(kernel)
-    if form is None or stride != (1, 1):
-        return None
-    cost = form.entries * tiles_of(form, sizes) * (1.1 * rows * maps + TRANSFORMS[form] * (rows + maps))
-    return form if products * rows * maps > LEAST_GAIN * cost else None
-
-
-def choose_input_form(
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    rows: int,
-    maps: int,
-    sizes: tuple[int, int],
-    outputs: tuple[int, int],
-    products: int,
-) -> tuple[Form | None, bool]:
-    """Likewise for the gradient to the input, of `sizes`, and whether it goes over the tiles of the gradient of the
-    output, of `outputs`: where those are fewer, and all of them, transformed, fit the second cache."""
-    form = FORMS.get(kernel)
-    if form is None:
-        return None, False
-    tiles = tiles_of(form, outputs)
-    overlaps = tiles < tiles_of(form, sizes) and form.entries * maps * tiles * VECTOR_BYTES <= machine.SCRATCH_BYTES
-    chosen = choose_form(kernel, stride, rows, maps, outputs if overlaps else sizes, products)
-    return chosen, overlaps and chosen is not None
-
-
-def tiles_of(form: Form, sizes: tuple[int, int]) -> int:
-    return -(-sizes[0] // form.outputs) * -(-sizes[1] // form.outputs)
-
 
 def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
     """How an output is cut into tiles, and how many of them a task takes: fewer, larger tasks read the kernels less
     often. Sums do not depend on it."""
     across = -(-extent.columns // form.outputs)
-    tiles = tiles_of(form, (extent.lines, extent.columns))
-    fitting = max(1, machine.SCRATCH_BYTES // (form.entries * maps * VECTOR_BYTES))
+    tiles = form.tiles(extent.lines, extent.columns)
+    fitting = max(1, machine.TASK_BYTES // (form.entries * maps * VECTOR_BYTES))
     # Eight tasks are enough for the threads of a small machine to share, if each has four tiles.
     groups = max(min(-(-8 // extent.blocks), tiles // 4), min(-(-machine.get_threads() // extent.blocks), tiles))
     groups = max(groups, -(-tiles // fitting))
     return Tiling(*extent, maps, across, tiles, -(-tiles // groups))
 
 
-def choose_shares(blocks: int, row_tiles: int) -> int:
+def choose_overlap_shares(blocks: int, row_tiles: int) -> int:
     """Into how many tasks `winograd_overlap` cuts the rows of each of `blocks` blocks: as few as give every thread one,
     since each transforms the gradient anew."""
     return min(-(-machine.get_threads() // blocks), row_tiles)
+
+
+def choose_winograd_shares(parts: int, row_tiles: int) -> int:
+    """Into how many tasks `winograd_weights` cuts the rows of each of `parts` parts, likewise."""
+    return min(-(-machine.get_threads() // parts), row_tiles)
 
 
 @cache

@@ -1,0 +1,157 @@
+"""Which algorithm a pass uses, and in which order it sums where there are two. Sizes alone decide, since the last bits
+depend on it: nothing here may ask for the CPU or the threads.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Literal
+
+from nnjit.kernels.simd import VECTOR_BYTES
+from nnjit.kernels.tiles import SAMPLES
+from nnjit.kernels.winograd_transforms import F43, F45, Form
+from nnjit.tuning.sums import WEIGHTS_TILES
+
+# Winograd's algorithm instead of direct sums.
+
+FORMS = {(3, 3): F43, (5, 5): F45}
+"""The forms of Winograd's algorithm, by kernel."""
+TRANSFORMS = {F43: 8, F45: 12}
+"""What transforming a tile costs for each of its entries, in multiply-adds."""
+LEAST_GAIN = 1.25
+"""How many times as much direct sums must cost, which are more accurate."""
+OVERLAP_BYTES = 1_200_000
+"""What all tiles of a block's gradient may take, transformed, so that they stay in a second cache of 2 MiB."""
+
+
+def choose_form(
+    kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, int], products: int
+) -> Form | None:
+    """The form of Winograd's algorithm for a pass through the image, None for direct sums, which take `products`
+    products for each pair of maps.
+
+    The unit of cost is a multiply-add of vectors in a tile; between the transforms one costs 1.1. Measured on one core
+    over 23 layers, direct sums took 0.5 times as long as Winograd's algorithm for 5x5 kernels from 1 map to 32, 1.4
+    from 6 to 16 (but 0.98 in a step of LeNet-5), 2.9 from 32 to 32.
+    """
+    form = FORMS.get(kernel)
+    if form is None or stride != (1, 1):
+        return None
+    cost = form.entries * form.tiles(*sizes) * (1.1 * rows * maps + TRANSFORMS[form] * (rows + maps))
+    return form if products * rows * maps > LEAST_GAIN * cost else None
+
+
+def choose_input_form(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    rows: int,
+    maps: int,
+    sizes: tuple[int, int],
+    outputs: tuple[int, int],
+    products: int,
+) -> tuple[Form | None, bool]:
+    """Likewise for the gradient to the input, of `sizes`, and whether it goes over the tiles of the gradient of the
+    output, of `outputs`: where those are fewer, and all of them stay near."""
+    form = FORMS.get(kernel)
+    if form is None:
+        return None, False
+    tiles = form.tiles(*outputs)
+    overlaps = tiles < form.tiles(*sizes) and form.entries * maps * tiles * VECTOR_BYTES <= OVERLAP_BYTES
+    chosen = choose_form(kernel, stride, rows, maps, outputs if overlaps else sizes, products)
+    return chosen, overlaps and chosen is not None
+
+
+def choose_weights_form(
+    kernel: tuple[int, int], stride: tuple[int, int], rows: int, maps: int, sizes: tuple[int, int]
+) -> Form | None:
+    """The form for the gradient of the weights, None for direct sums; costs are those of `choose_form`.
+
+    Direct sums run over all positions, with samples in the lanes (multiply-adds cost 1.3) or with maps in them (1.1);
+    transposing costs 6, adding up 0.5 for each of the transformed entries, of which there are more. `rows` fill a
+    vector at least.
+    """
+    form = FORMS.get(kernel)
+    lanes = VECTOR_BYTES // 4
+    if form is None or stride != (1, 1) or rows < lanes:
+        return None
+    padded = -(-rows // lanes) * lanes
+    tiles, area, positions = form.tiles(*sizes), form.taps**2, sizes[0] * sizes[1]
+    sums = 0.5 * rows * maps * -(-tiles // WEIGHTS_TILES)
+    cost = form.entries * (tiles * (1.1 * padded * maps + TRANSFORMS[form] * (rows + maps) + 6 * rows) + sums)
+    return form if maps * area * positions * min(1.3 * rows, 1.1 * padded) > LEAST_GAIN * cost else None
+
+
+# The order of direct sums.
+
+MOST_MET, MOST_MET_BY_FEW = 1.15, 1.6
+"""How many times as many taps as are needed are better met than left out, by more than two maps and by fewer."""
+
+
+def choose_taps_first(maps: int, width: int, positions: int, needed: int) -> bool:
+    """Whether a sum for a gradient to the input of `maps` maps goes over the taps of a line of the kernel before it
+    goes over filters; a line of `positions` positions uses `needed` of its `width` taps.
+
+    Where many columns meet the border, a tile of columns can then leave some taps out (LeNet-5's second layer: 211
+    instead of 260 us on one core). With one or two maps it matters more that taps share vectors (two maps from 20 by
+    5x5: 105 to 157 GFLOP/s, one 68 to 124, from 64 by 9x9 80 to 111).
+    """
+    return width * positions > (MOST_MET if maps > 2 else MOST_MET_BY_FEW) * needed
+
+
+MOST_FEW = 6
+"""Maps of an output that are few for `contract_bands`: their sums fit the registers of every CPU."""
+FAR_WINDOW = 150_000
+"""Bytes that a line of the output reads, from which on `contract` waits for the second cache and the third."""
+FEW_PRODUCTS = 18
+"""Products of a vector of the image, with all maps of the output, that are worth going over it map by map."""
+MOST_BORDER = 1.35
+"""How many times as many taps as meet the image it may take across, where `contract` leaves out the others."""
+
+
+def choose_bands(rows: int, maps: int, kernel: tuple[int, int], columns: int, needed: int) -> bool:
+    """Whether a pass through an image, with a stride of 1, takes `maps` maps one after the other, for an output of
+    `rows` maps and of lines of `columns` positions, which use `needed` taps of a line of the kernel together.
+
+    Measured on one core, as a share of the peak, by `contract` and
+    by `contract_bands`, with AVX-512 and with AVX2: from 64 maps of 32x32 by 3x3 to 1 map 36 and 40, 40 and 60; to 2 36
+    and 54, 45 and 64; to 3 30 and 65, 33 and 76; to 4 40 and 75, 58 and 82; to 6 81 and 89, 68 and 87; from 32 maps to
+    3 57 and 64, 67 and 74, from 16 60 and 55, 76 and 77; from 64 to 3 by 9x9 57 and 96, 53 and 92; from 32 maps of
+    64x64 to 1 by 5x5 55 and 63, 53 and 65. Gradients to the input of 3 maps by 7x7 with a stride of 2 from 32 filters
+    73 and 76, 60 and 77; of 1 map by 9x9 from 64 42 and 58, 39 and 50.
+    """
+    height, width = kernel
+    window = maps * height * (columns + width - 1) * VECTOR_BYTES
+    few = rows <= MOST_FEW and min(kernel) > 1 and rows * height * width >= FEW_PRODUCTS
+    return few and window >= FAR_WINDOW and columns * width <= MOST_BORDER * needed
+
+
+# What stands in the lanes of direct sums.
+
+
+def choose_lanes(
+    filters: int, channels: int, area: int, samples: int, lanes: int, shared: bool
+) -> Literal["samples", "filters", "channels"]:
+    """What stands in the lanes while the gradient of the weights is computed: samples with `contract_lanes`, filters or
+    channels with `contract_transposed`, for kernels of `area` entries; `shared` says that several taps read the same
+    vectors.
+
+    The unit of cost is a cycle of a core with AVX-512. Fitted there to 25 layers: a product of vectors costs 0.63
+    with samples in the lanes where taps share vectors, 0.8 where not; with maps in them 0.54, or 0.6 with a single
+    group, for each sample that is there, and transposing a vector 4.5.
+    """
+    blocks = -(-samples // lanes)
+    full_blocks, rest = divmod(samples, lanes)
+    present = full_blocks * lanes + -(-rest // SAMPLES) * SAMPLES
+
+    def transposed(maps: int, taps: int) -> float:
+        groups = -(-maps // lanes)
+        products = present * groups * taps * (0.54 if groups > 1 else 0.6)
+        return products + 4.5 * maps * blocks if maps >= lanes else inf
+
+    costs: dict[Literal["samples", "filters", "channels"], float] = {
+        "samples": (0.63 if shared else 0.8) * filters * channels * area * blocks,
+        "filters": transposed(filters, channels * area),
+        # With larger kernels, other taps would read other positions of what is transposed.
+        "channels": transposed(channels, filters) if area == 1 else inf,
+    }
+    return min(costs, key=lambda wide: costs[wide])
