@@ -1,4 +1,4 @@
-"""Activations and gradients in lanes, and what a layer is given to bind its kernels to."""
+"""Activations and gradients in lanes."""
 
 from __future__ import annotations
 

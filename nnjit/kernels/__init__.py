@@ -12,5 +12,12 @@ vectors in the place of numbers, and odd channel counts, strides or image sizes 
 A kernel is a plain function of a task number and of its operands: task t writes what no other task of the same call
 writes (or writes the same bits), so tasks run in any order on any number of threads with one result. Kernels are
 compiled without `fastmath`; products are added by explicit fused multiply-adds in an order that neither the number of
-threads nor the CPU changes. `program.py` runs lists of such calls.
+threads nor the CPU changes. (Products with the zeros round an image may be left out or not, which finite numbers do not
+show; once a run has diverged, where the first NaN stands may depend on the CPU.) `program.py` runs lists of such calls.
+
+The words here, and what they are elsewhere: rows are output channels or features, the M of a matrix product; columns
+are positions of a line, or blocks, its N; taps are what an output sums over, its K. A tile is a register-blocked
+micro-kernel of rows x columns vectors, a run some taps of it without a loop. A strip is a block of M, a piece a block
+of K, a part a slice of K that is summed apart (split-K). A phase is a residue class of positions modulo the stride.
+Packed is what was copied into the order in which tiles read it.
 """

@@ -18,7 +18,7 @@ from nnjit.kernels.tiles import vector_step
 class BandShape:
     """The form of such a tile and of the kernel that reads for it: what `TileShape` is for tiles of rows.
 
-    Row lines * maps of a tile are line 0's maps, then line 1's; its columns are positions side by side.
+    The rows of a tile are line 0's maps, then line 1's; its columns are positions side by side.
     """
 
     lines: int

@@ -6,7 +6,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from nnjit.kernels.simd import VectorType, element_pointer, lane_sum, load_vector, lowered_by
+from nnjit.kernels.simd import VectorType, element_pointer, load_vector, lowered_by
 from nnjit.kernels.tiles import add_product
 
 
@@ -87,8 +87,8 @@ def tile_add_vectors(tile, half, d, first, step):
 def _lane_sums(builder, vectors):
     """A vector of as many lanes as there are vectors, at most as many as those have, with the sum over lanes of each.
 
-    Halves of two vectors are added at once, so 16 sums take 15 additions instead of 64; each sum runs in the order of
-    `simd.lane_sum`.
+    Halves of two vectors are added at once, so 16 sums take 15 additions instead of 64. Each sum is a tree: the second
+    half of the lanes is added to the first, and so on.
     """
     form = vectors[0].type
     lane_numbers = range(form.count)
@@ -144,6 +144,9 @@ def _tile_add_sums(typing_context, tile, out, first):
 @lowered_by(_tile_add_sums)
 def tile_add_sums(tile, out, first):
     """out[first + r * columns + c] += the sum over lanes of tile[r, c]; out (scalars,)."""
-    rows, columns, _ = tile.shape
-    for k in range(rows * columns):
-        out[first + k] += lane_sum(tile[k // columns, k % columns])
+    rows, columns, lanes = tile.shape
+    half = lanes // 2
+    while half:
+        tile = tile[..., :half] + tile[..., half : 2 * half]
+        half //= 2
+    out[first : first + rows * columns] += tile.reshape(-1)

@@ -41,7 +41,7 @@ def max_pool_forward(task, extent, window, x, out, winners):
     a tie
 
     x View (N, C, H, W)  out View (N, C, I, J)  winners (N*C*I*J, L) of unsigned integers, both fully overwritten
-    A NaN wins. Padding does not take part. A task owns a line i of all planes of a block, as a convolution's does.
+    A NaN wins. Padding does not take part. A task owns a line i of all planes of a block.
     """
     block = task // extent.lines
     i = task % extent.lines
@@ -152,8 +152,8 @@ def average_pool_forward(task, extent, window, x, out):
 def average_pool_backward(task, extent, window, dout, dx, epilogue, y):
     """dx[n, c, h, w] = epilogue(the sum of dout[n, c, i, j] / count over the windows that hold (h, w), y[n, c, h, w])
 
-    dout View (N, C, I, J)  dx, y View (N, C, H, W), dx fully overwritten; count: positions of the window inside the
-    plane A task owns a plane (n, c).
+    dout View (N, C, I, J)  dx, y View (N, C, H, W), dx fully overwritten; count: the positions of the window
+    that lie inside the plane. A task owns a plane (n, c).
     """
     block = task // extent.rows
     row = task % extent.rows

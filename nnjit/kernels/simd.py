@@ -131,21 +131,6 @@ def call_llvm(builder, name, form, arguments):
     return builder.call(function, arguments)
 
 
-def reverse_halves(count, half):
-    """The lane order that brings lane i + half to lane i, as a shuffle mask."""
-    return ir.Constant(ir.VectorType(ir.IntType(32), count), [(i + half) % count for i in range(count)])
-
-
-def sum_of_lanes(builder, value):
-    """The sum over lanes in a fixed tree: halves are added until one lane is left."""
-    count = value.type.count
-    half = count // 2
-    while half:
-        value = builder.fadd(value, builder.shuffle_vector(value, value, reverse_halves(count, half)))
-        half //= 2
-    return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
-
-
 # ----------------------------------------------------------------------------------------------------------- operations
 
 
@@ -375,23 +360,6 @@ def where(mask, a, b):
     return np.where(mask, a, b)
 
 
-def _lane_sum(typing_context, v):
-    def generate(context, builder, signature, arguments):
-        return sum_of_lanes(builder, arguments[0])
-
-    return v.dtype(v), generate
-
-
-@lowered_by(_lane_sum)
-def lane_sum(v):
-    """The sum over lanes, in a fixed tree so that the bits are the same on every CPU."""
-    half = len(v) // 2
-    while half:
-        v = v[:half] + v[half : 2 * half]
-        half //= 2
-    return v[0]
-
-
 def _first_lanes(typing_context, v, count):
     mask = MaskType(v.count)
 
@@ -486,11 +454,6 @@ def maximum(a, b):
     return where(a > b, a, b)
 
 
-def minimum(a, b):
-    """The smaller of a and b; b where a is NaN, NaN where b is."""
-    return where(a < b, a, b)
-
-
 # ------------------------------------------------------------------------------------------------------------ operators
 
 
@@ -540,4 +503,3 @@ if JIT:
     _define_operator(operator.eq, _mask_of, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
 
     maximum = register_jitable(maximum)
-    minimum = register_jitable(minimum)
