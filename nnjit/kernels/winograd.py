@@ -85,15 +85,29 @@ def transform_inputs(form, tiling, first_map, last_map, x, first, first_tile, ti
                 store_run(memory, k * tiling.group + t + b * plane, size * plane, values)
 
 
+@register_jitable
+def kernels_plane(rows, maps, lanes):
+    """How far entries of a transformed kernel lie apart, in vectors, where there are rows x maps of them."""
+    return (rows + lanes - 1) // lanes * maps | 1
+
+
+@register_jitable
+def scratch_layout(form, tiling, rows):
+    """How far entries of a transformed input lie apart in a thread's scratch memory, where the products of `rows` rows
+    start behind it, how far their entries lie apart, and where there is room for a tile behind those."""
+    plane, product_plane = tiling.maps * tiling.group | 1, rows * tiling.group | 1
+    products = form.entries * plane
+    return plane, products, product_plane, products + form.entries * product_plane
+
+
 def kernels_vectors(form: Form, rows: int, maps: int, lanes: int) -> int:
     """Vectors that the transformed kernels take."""
-    return form.entries * (-(-rows // lanes) * maps | 1)
+    return int(form.entries * kernels_plane(rows, maps, lanes))
 
 
 def scratch_vectors(form: Form, tiling: Tiling, rows: int) -> int:
-    """Vectors of scratch memory that a thread needs: the transformed input, the products of `rows` rows, and one
-    tile."""
-    return form.entries * ((tiling.maps * tiling.group | 1) + (rows * tiling.group | 1) + 1)
+    """Vectors of scratch memory that a thread needs."""
+    return int(scratch_layout(form, tiling, rows)[-1] + form.entries)
 
 
 @kernel
@@ -110,7 +124,7 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, rotated,
     lanes = u.shape[1]
     group = task // extent.lines
     map_ = task % extent.lines
-    plane = (extent.rows + lanes - 1) // lanes * extent.lines | 1
+    plane = kernels_plane(extent.rows, extent.lines, lanes)
     size = form.points
     area = form.taps * form.taps
     first = group * lanes * row_step + map_ * map_step
@@ -132,7 +146,7 @@ def multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products,
     `winograd_kernels` writes it.
     """
     lanes = memory.shape[1]
-    u_plane = (tiling.rows + lanes - 1) // lanes * tiling.maps | 1
+    u_plane = kernels_plane(tiling.rows, tiling.maps, lanes)
     step = tiling.group * tile.units
     for p in range(form.entries):
         u_at = (p * u_plane + row // lanes * tiling.maps) * lanes + row % lanes
@@ -144,6 +158,17 @@ def multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products,
             for k in range(0, tiling.maps, tile.run):
                 total = tile_fma(tile, total, u, u_at + k * lanes, memory, v_at + k * step, 1, step, 0)
             tile_store(total, memory, (products + p * product_plane) * tile.units + t, step, 1, 0)
+
+
+@register_jitable
+def pool_tile(form, tiling, memory, corner, lines, columns, out, out_first, winners, number):
+    """The largest entries of the 2x2 windows of the tile of lines x columns that stands in memory[corner], transposed:
+    to out from out_first on, and to winners from `number` which of the four each is."""
+    for i in range(lines // 2):
+        for j in range(columns // 2):
+            best, winner = best_of_four(memory, corner + form.points * 2 * j + 2 * i, 1, form.points)
+            store(out.vectors, out_first + i * out.line + j * out.column, best)
+            store_integers(winners, number + i * (tiling.columns // 2) + j, winner)
 
 
 @kernel
@@ -163,10 +188,7 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, win
     first_tile = task % groups * tiling.group
     tiles = min(tiling.group, tiling.tiles - first_tile)
     memory = scratch[thread]
-    plane = tiling.maps * tiling.group | 1
-    product_plane = tile.rows * tiling.group | 1
-    products = form.entries * plane
-    corner = products + form.entries * product_plane
+    plane, products, product_plane, corner = scratch_layout(form, tiling, tile.rows)
     x_first = x.start + block * x.block
     transform_inputs(form, tiling, 0, tiling.maps, x, x_first, first_tile, tiles, memory, plane, corner)
     for row in range(0, tiling.rows, tile.rows):
@@ -194,12 +216,7 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, win
                     number = (block * tiling.rows + row + r) * (tiling.lines // 2) + line // 2
                     number = number * (tiling.columns // 2) + column // 2
                     pooled_at = out_map + line // 2 * out.line + column // 2 * out.column
-                    for i in range(lines // 2):
-                        for j in range(columns // 2):
-                            at = corner + form.points * 2 * j + 2 * i
-                            best, winner = best_of_four(memory, at, 1, form.points)
-                            store(out.vectors, pooled_at + i * out.line + j * out.column, best)
-                            store_integers(winners, number + i * (tiling.columns // 2) + j, winner)
+                    pool_tile(form, tiling, memory, corner, lines, columns, out, pooled_at, winners, number)
                     continue
                 out_at = out_map + tile_corner(form, tiling, out, first_tile + t)
                 y_at = y_map + tile_corner(form, tiling, y, first_tile + t)

@@ -18,7 +18,7 @@ from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import full, load, store, store_run
 from nnjit.kernels.tiles import TileShape
-from nnjit.kernels.winograd import Tiling, multiply_entries, tile_corner
+from nnjit.kernels.winograd import Tiling, multiply_entries, scratch_layout, scratch_vectors, tile_corner
 from nnjit.kernels.winograd_transforms import Form, transform_gradient, transform_input_adjoint
 
 
@@ -31,13 +31,17 @@ class Cutout(NamedTuple):
     columns: int
 
 
-def overlap_scratch_vectors(form: Form, tiling: Tiling, tile: TileShape) -> int:
-    """Vectors of scratch memory that a thread needs: the transformed gradient, the products of a tile of rows, a tile,
-    and the plane of one row."""
-    planes = (tiling.maps * tiling.group | 1) + (tile.rows * tiling.group | 1) + 1
-    down = tiling.tiles // tiling.across
+@register_jitable
+def sums_size(form, tiling):
+    """Lines and columns of the plane that the tiles of one row add up to."""
     overlap = form.taps - 1
-    return form.entries * planes + (form.outputs * down + overlap) * (form.outputs * tiling.across + overlap)
+    return form.outputs * (tiling.tiles // tiling.across) + overlap, form.outputs * tiling.across + overlap
+
+
+def overlap_scratch_vectors(form: Form, tiling: Tiling, tile: TileShape) -> int:
+    """Vectors of scratch memory that a thread needs: what `winograd` needs, and the plane of one row behind it."""
+    height, width = sums_size(form, tiling)
+    return scratch_vectors(form, tiling, tile.rows) + int(height * width)
 
 
 @register_jitable
@@ -71,14 +75,9 @@ def winograd_overlap(task, thread, form, tile, tiling, shares, cutout, u, d, out
     share = task % shares
     memory = scratch[thread]
     size = form.points
-    plane = tiling.maps * tiling.group | 1
-    product_plane = tile.rows * tiling.group | 1
-    products = form.entries * plane
-    corner = products + form.entries * product_plane
+    plane, products, product_plane, corner = scratch_layout(form, tiling, tile.rows)
     sums = corner + form.entries
-    overlap = form.taps - 1
-    width = form.outputs * tiling.across + overlap
-    height = form.outputs * (tiling.tiles // tiling.across) + overlap
+    height, width = sums_size(form, tiling)
     _transform_outputs(form, tiling, d, d.start + block * d.block, memory, plane, corner)
     row_tiles = (tiling.rows + tile.rows - 1) // tile.rows
     for row_tile in range(row_tiles * share // shares, row_tiles * (share + 1) // shares):
