@@ -184,7 +184,7 @@ def arrays_without_shape(function: ast.FunctionDef) -> list[str]:
 
 KERNELS = [
     (path.stem, function)
-    for path in sorted((PACKAGE / "kernels").glob("*.py"))
+    for path in sorted((PACKAGE / "kernels").rglob("*.py"))
     for function in kernels(path.read_text(encoding="utf-8"))
 ]
 

@@ -50,6 +50,22 @@ def test_a_part_of_the_calls_can_run() -> None:
     assert out[0] == 15
 
 
+@kernel
+def use_scratch(task, thread, out, scratch):
+    """out[task] = the first number of the calling thread's memory"""
+    out[task] = scratch[thread, 0]
+
+
+def test_scratch_memory_for_fewer_threads_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Call(use_scratch, 2, (np.ones(2), np.zeros((1, 1))), 1)
+    monkeypatch.setattr(program.TEAM, "size", 1)
+    Program([call]).run()
+    assert not call.arguments[0].any()
+    monkeypatch.setattr(program.TEAM, "size", 2)
+    with pytest.raises(ValueError, match="use_scratch: scratch memory for 1 threads, but 2 are set"):
+        Program([call])
+
+
 def test_an_empty_program_does_nothing() -> None:
     Program([]).run()
 

@@ -51,6 +51,7 @@ class Program:
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = tuple(calls)
+        _check_scratch(self.calls)
         self._library: Any = None
         addresses = [0] * len(self.calls)
         if JIT:
@@ -77,10 +78,18 @@ class Program:
 
 
 def takes_thread(kernel: Any) -> bool:
-    """Whether a kernel asks for the number of the thread that runs it, for scratch memory: its second argument is
-    `thread`."""
+    """Whether a kernel asks for the number of the thread that runs it: its second argument is `thread`, and its last
+    one the scratch memory of all threads."""
     names = list(inspect.signature(getattr(kernel, "py_func", kernel)).parameters)
     return len(names) > 1 and names[1] == "thread"
+
+
+def _check_scratch(calls: Sequence[Call]) -> None:
+    """Raise if threads were added after a call got its scratch memory: a kernel would write beyond it."""
+    for call in calls:
+        if takes_thread(call.kernel) and len(call.arguments[-1]) < TEAM.size:
+            name = getattr(call.kernel, "__name__", "a kernel")
+            raise ValueError(f"{name}: scratch memory for {len(call.arguments[-1])} threads, but {TEAM.size} are set")
 
 
 def _constants(value: Any, kind: types.Type) -> list[ir.Constant]:
