@@ -12,9 +12,13 @@ from nnjit.kernels import limits
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads, set_threads
+from nnjit.kernels.tiles import TileShape
 from nnjit.parameters import aligned_zeros
-from nnjit.tuning.contraction import choose_tile
+from nnjit.tuning.machine import vector_registers
 
+PEAK_TILES = {32: TileShape(4, 6, 1, 1), 8: TileShape(6, 1, 1, 1), 4: TileShape(5, 1, 1, 1)}
+"""Tiles that reach the peak, by `vector_registers`. They stay what they are when passes choose other ones, so that
+shares of the peak mean the same."""
 TAPS = 32
 """Products that a tile sums in a round: at most 32 kB of operands with any tile."""
 ROUNDS = 1000
@@ -46,7 +50,7 @@ class Limits:
 
 def peak_gflops(dtype: Any, seconds: float) -> float:
     """The highest rate, in 1e9 operations per second, that a register tile reached with as many threads as are set."""
-    tile = choose_tile(64, 64, TAPS, column_step=1)
+    tile = PEAK_TILES[vector_registers()]
     tasks = TASKS_PER_THREAD * get_threads()
     w = aligned_zeros((TAPS * tile.rows,), dtype)
     x = aligned_zeros((TAPS * tile.columns, lanes(dtype)), dtype)
