@@ -122,24 +122,30 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
         run_step=passed.run_step,
         used=used,
         halves=x.column == 1 and (ends.winners is not None or ends.out.column == 1),
-        line_vectors=len(np.unique(passed.x + x.column * np.arange(extent.columns)[:, None])),
+        line_vectors=_line_vectors(passed.x, x.column, extent.columns),
         apart=passed.apart,
         strides=passed.strides,
     )
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
     packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
-    row_tiles = len(packed)
-    firsts = np.arange(row_tiles, dtype=np.int64) * taps * tile.rows
-    steps = np.arange(taps, dtype=np.int64) * tile.rows
     columns = np.array(used_by_tiles(used, tile.columns), np.int64)
-    weights = Weights(packed.reshape(-1), firsts, steps, passed.group, passed.lines, columns)
+    weights = Weights(packed.reshape(-1), passed.group, passed.lines, columns)
     arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
-    tasks = row_tiles * extent.lines * extent.blocks
+    tasks = len(packed) * extent.lines * extent.blocks
     if ends.winners is None:
         return [packing, Call(contract, tasks, (tile, extent, ends.phases.places, *arguments, ends.y), work)]
     scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
     return [packing, Call(contract_pooled, tasks // 2, (tile, extent, *arguments, ends.winners, scratch), work)]
+
+
+def _line_vectors(taps: NDArray[np.int64], step: int, columns: int) -> int:
+    """How many vectors a line of the output reads, of which each of `columns` positions reads `taps`, `step` further
+    than the one before it: each tap starts a row of them, and the next one in that row may start before its end."""
+    order = np.lexsort((taps, taps % step))
+    gaps = np.diff(taps[order])
+    fresh = np.where(gaps % step, columns, np.minimum(gaps // step, columns))
+    return columns + int(fresh.sum()) if len(taps) else 0
 
 
 def _packed_contraction(

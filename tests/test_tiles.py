@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from battery import DTYPES, compiled_only
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from nnjit.image_passes import ONE_PHASE
@@ -23,6 +23,7 @@ from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_ve
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes, store
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts
+from nnjit.kernels.threads import get_threads
 from nnjit.kernels.tiles import (
     SAMPLES,
     TileShape,
@@ -30,6 +31,7 @@ from nnjit.kernels.tiles import (
     tile_add_to,
     tile_fma,
     tile_fma_samples,
+    tile_load,
     tile_rows,
     tile_store,
     tile_sum,
@@ -149,6 +151,25 @@ def test_operations_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
     assert_allclose(row_sums, expected_row_sums, rtol=10 * tolerance, atol=10 * tolerance)
 
 
+@kernel
+def add_lanes(task, tile, x, sums):
+    tile_add_sums(tile_load(tile, x, 0), sums, 0)
+
+
+@DTYPES
+def test_lanes_are_added_in_one_tree(dtype: Any) -> None:
+    x = np.random.default_rng(2).standard_normal((21, lanes(dtype))).astype(dtype)
+    sums = np.zeros(len(x), dtype)
+    Program([Call(add_lanes, 1, (TileShape(7, 3), x, sums), 1)]).run()
+    tree = x
+    while tree.shape[1] > 1:
+        half = tree.shape[1] // 2
+        tree = tree[:, :half] + tree[:, half:]
+    assert_array_equal(sums, tree[:, 0])
+    # Another order gives other bits: the test can tell.
+    assert (sums != np.cumsum(x, axis=1)[:, -1]).any()
+
+
 # 5 rows and 7 columns: tiles that divide them, tiles that overlap at the ends, the whole, one number; some that know
 # the step of their columns, and runs of taps, with few rows and with many.
 BLOCKS, ROWS, LINES, COLUMNS, TAPS = 2, 5, 3, 7, 9
@@ -187,8 +208,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     forward_tile = replace(tile, run_step=tile.run_step * tile.units)
     packed = np.full((row_tiles, TAPS, tile.rows), np.nan, dtype)
     pack = (ROWS, w, ONE_PHASE.weights, TAPS, np.arange(TAPS), packed)
-    firsts, steps = np.arange(row_tiles) * TAPS * tile.rows, np.arange(TAPS) * tile.rows
-    weights = Weights(packed.reshape(-1), firsts, steps, 3, lines, columns)
+    weights = Weights(packed.reshape(-1), 3, lines, columns)
     images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
     forward = (forward_tile, extent, ONE_PHASE.places, weights, *images)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
@@ -242,7 +262,7 @@ def in_strips(tile: TileShape, strip: Strip, epilogue: Epilogue, dtype: Any) -> 
     to = View(out, 0, 0, lines * COLUMNS, COLUMNS, 1)
     tile, extent = replace(tile, row_step=12, tap_step=1), Extent(1, ROWS, lines, COLUMNS)
     firsts, taps = np.minimum(np.arange(0, ROWS, tile.rows), ROWS - tile.rows) * 12, np.arange(12)
-    scratch = np.full((1, strip_vectors(tile, strip, extent), L), np.nan, dtype)
+    scratch = np.full((get_threads(), strip_vectors(tile, strip, extent), L), np.nan, dtype)
     from_x, made = View(x, 0, 0, 0, COLUMNS * 12, 12), to._replace(vectors=y)
     operands = (tile, strip, extent, Scalars(w, firsts, taps), from_x, taps, bias, to, epilogue, made, scratch)
     Program([Call(contract_strips, -(-len(firsts) // strip.tiles) * lines, operands, 1)]).run()
@@ -289,7 +309,7 @@ def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
     places, bias_places = transposed_places(tile, rows, 9, L)
     cut = Cut(2, 2, shares)
     parts, bias_parts = (np.full((2, *order.shape), np.nan, dtype) for order in (places, bias_places))
-    scratch = np.full((1, cut.lines * side * L * tile.columns, L), np.nan, dtype)
+    scratch = np.full((get_threads(), cut.lines * side * L * tile.columns, L), np.nan, dtype)
     dw, db = np.full(rows * 9, np.nan, dtype), np.full(rows, np.nan, dtype)
     extent, plane = Extent(BLOCKS, rows, side, side), View(d.reshape(-1, L), 0, 0, side * side, 0, 1)
     images = (plane, View(x.reshape(-1, L), 0, 0, 0, 0, 2), starts.reshape(-1), (u * size + v) * L, samples)
@@ -333,7 +353,7 @@ def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, byte
     parts, row_parts, tap_parts = (np.full((2, *order.shape), np.nan, dtype) for order in every)
     found = [np.full(count, np.nan, dtype) for count in (rows * taps, rows, taps)]
     planes = [View(values.reshape(-1, L), 0, 0, side * side, 0, 1) for values in (d, x)]
-    scratch = np.full((1, cut.lines * side * L * tile.columns, L), np.nan, dtype)
+    scratch = np.full((get_threads(), cut.lines * side * L * tile.columns, L), np.nan, dtype)
     images = (*planes, starts.reshape(-1), side * side * L * np.arange(taps), BLOCKS * L)
     sums = (parts, row_parts, tap_parts.reshape(2, -1))
     sums_tiles = (TileShape(4, 1), TileShape(tile.rows, 1))

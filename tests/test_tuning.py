@@ -167,6 +167,12 @@ def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> 
     assert tile(2, 2).rows > 8 and tile(1, 1).fetches and not tile(2, 2, 3).fetches
 
 
+@given(taps=st.lists(st.integers(0, 200), max_size=30, unique=True), step=st.integers(1, 4), columns=st.integers(1, 30))
+def test_the_vectors_that_a_line_reads_are_counted_once(taps: list[int], step: int, columns: int) -> None:
+    read = {tap + step * column for tap in taps for column in range(columns)}
+    assert image_passes._line_vectors(np.array(taps, np.int64), step, columns) == len(read)
+
+
 def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """2x2 with a stride of 2, from 16 maps to 32."""
     monkeypatch.setattr(machine, "vector_registers", lambda: 32)
@@ -282,7 +288,7 @@ def test_a_piece_of_a_sum_is_shorter_where_each_position_reads_more() -> None:
 
 def test_segments_divide_lines_and_have_about_the_length_that_is_wanted() -> None:
     # Of the lines of an image, and of 28 lines of 28 that are one.
-    assert [short_segment(positions) for positions in (4, 12, 30, 13, 784)] == [4, 6, 6, 13, 8]
+    assert [short_segment(positions) for positions in (4, 12, 30, 13, 784)] == [4, 6, 10, 13, 8]
     assert [long_segment(*sizes) for sizes in ((100, 100), (784, 28), (13, 13))] == [100, 56, 13]
 
 

@@ -44,15 +44,10 @@ class View(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Where the scalar for tap k and row r of a tile lies: scalars[firsts[tile number] + taps[k] + r *
-    TileShape.row_step]."""
+    """The weights of a sum, and which taps each output uses."""
 
     scalars: Any
-    """The parameters, or any buffer, as a flat array."""
-    firsts: Any
-    """(phases * row tiles,) int64."""
-    taps: Any
-    """(K,) int64."""
+    """(phases * row tiles * K * rows of a tile,), as `pack_rows` leaves them."""
     group: int
     """How many taps a line of the kernel has; K is a multiple of it."""
     lines: Any
@@ -82,6 +77,16 @@ def grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
     return [grid.reshape(-1) for grid in grids]
 
 
+@register_jitable
+def finish_rows(epilogue, rows, columns, out, first, y, y_first):
+    """Pass `epilogue` over the sums that `columns` columns of `rows` rows hold, from out[first] and y[y_first] on."""
+    for r in range(rows):
+        for j in range(columns):
+            at = first + r * out.row + j * out.column
+            value = finish(epilogue, load(out.vectors, at), y.vectors, y_first + r * y.row + j * y.column)
+            store(out.vectors, at, value)
+
+
 @register_jitable(forceinline=True)
 def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile, alone):
     """What a task of `contract` computes: a tile of rows of a line, the first of which lies from out[out_first] on, and
@@ -93,7 +98,7 @@ def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y,
     """
     row = min(alone * tile.rows, extent.rows - tile.rows)
     shared = alone * tile.rows - row
-    w_first = w.firsts[row_tile]
+    w_first = row_tile * len(x_taps) * tile.rows
     x_first = x.start + block * x.block + line * x.line
     units = tile.units
     run_step = (entry(x_taps, 1) - entry(x_taps, 0)) * units if tile.run > 1 else 0
@@ -107,18 +112,15 @@ def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y,
         total = tile_rows(tile, bias, row)
         for u in range(w.lines[line, 0], w.lines[line, 1]):
             for k in range(u * w.group + first_tap, u * w.group + last_tap, tile.run):
-                w_at = w_first + entry(w.taps, k)
+                w_at = w_first + k * tile.rows
                 x_at = x_column + entry(x_taps, k) * units
                 total = tile_fma(tile, total, w.scalars, w_at, x.vectors, x_at, x.column, run_step, ahead)
         if epilogue.short and units == 1:
             total = tile_finish(epilogue, total, y.vectors, y_first + column * y.column, y.row, y.column)
         tile_store(total, out.vectors, out_first * units + column * out.column, out.row * units, out.column, shared)
     if not (epilogue.short and units == 1 or epilogue.empty):
-        for r in range(shared, tile.rows):
-            for j in range(extent.columns):
-                at = out_first + r * out.row + j * out.column
-                value = finish(epilogue, load(out.vectors, at), y.vectors, y_first + r * y.row + j * y.column)
-                store(out.vectors, at, value)
+        of_rows, y_of_rows = out_first + shared * out.row, y_first + shared * y.row
+        finish_rows(epilogue, tile.rows - shared, extent.columns, out, of_rows, y, y_of_rows)
 
 
 @kernel
@@ -128,17 +130,17 @@ def contract(task, tile, extent, phases, w, x, x_taps, bias, out, epilogue, y):
     phases (P, 2): how far the results of each lie from those that out tells, and from y
     w Weights (P, R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
     Taps come in runs of tile.run: those of a run lie tile.run_step apart in x, or as far as the first two taps if that
-    is 0, and in w tile.tap_step scalars, or tile.rows.
+    is 0.
     A task owns a block, a phase's tile of rows and a line. A tile that would pass the last row or column starts earlier
     instead and computes some entries twice; it leaves the rows of the tile before it alone, since out holds sums until
     a long epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us), but
     for halves. The columns of a halved tile are halves of vectors; those of x and out then lie side by side.
     """
     # Rows vary fastest: the tasks that follow each other read the same lines of x, which then come from a near cache.
-    row_tiles = len(w.firsts)
+    of_phase = (extent.rows + tile.rows - 1) // tile.rows
+    row_tiles = len(phases) * of_phase
     row_tile = task % row_tiles
-    phase = row_tile * len(phases) // row_tiles
-    alone = row_tile % (row_tiles // len(phases))
+    phase, alone = row_tile // of_phase, row_tile % of_phase
     row = min(alone * tile.rows, extent.rows - tile.rows)
     line = task // row_tiles % extent.lines
     block = task // (row_tiles * extent.lines)
@@ -162,7 +164,8 @@ def contract_pooled(task, thread, tile, extent, w, x, x_taps, bias, out, epilogu
     scratch (threads, vectors, L): `line_pair_vectors` for the calling thread
     A task owns a block, a tile of rows and a line of out. The lines that it pools stay in the first cache.
     """
-    row_tiles, lines, columns = len(w.firsts), extent.lines // 2, extent.columns // 2
+    lines, columns = extent.lines // 2, extent.columns // 2
+    row_tiles = (extent.rows + tile.rows - 1) // tile.rows
     row_tile = task % row_tiles
     row = min(row_tile * tile.rows, extent.rows - tile.rows)
     shared = row_tile * tile.rows - row

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import Extent
+from nnjit.kernels.contraction import Extent, finish_rows
 from nnjit.kernels.simd import entry, load, store
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_rows, tile_store
 
@@ -87,9 +87,9 @@ def contract_packed(task, thread, tile, extent, phases, tiles, w, x, x_taps, bia
                         value = finish(epilogue, value, y.vectors, y_at + r * y.row + c * y.column)
                     store(out.vectors, out_at + r * out.row + c * out.column, value)
     if not (epilogue.short or epilogue.empty):
-        for number in range(len(phases) * extent.rows):
-            phase, row = number // extent.rows, number % extent.rows
-            for j in range(first * tile.columns, min(last * tile.columns, extent.columns)):
-                at = phases[phase, 0] + out_line + row * out.row + j * out.column
-                y_at = phases[phase, 1] + y_line + row * y.row + j * y.column
-                store(out.vectors, at, finish(epilogue, load(out.vectors, at), y.vectors, y_at))
+        column = first * tile.columns
+        columns = min(last * tile.columns, extent.columns) - column
+        for phase in range(len(phases)):
+            out_at = phases[phase, 0] + out_line + column * out.column
+            y_at = phases[phase, 1] + y_line + column * y.column
+            finish_rows(epilogue, extent.rows, columns, out, out_at, y, y_at)

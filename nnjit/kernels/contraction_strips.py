@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import Extent
-from nnjit.kernels.simd import entry, load, store
+from nnjit.kernels.contraction import Extent, finish_rows
+from nnjit.kernels.simd import entry
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_load, tile_rows, tile_store
 
 
@@ -89,9 +88,7 @@ def contract_strips(task, thread, tile, strip, extent, w, x, x_taps, bias, out, 
                 shared = row_tile * tile.rows - row
                 out_at = out_line + row * out.row + column * out.column
                 tile_store(total, out.vectors, out_at, out.row, out.column, shared)
-    if not epilogue.short:
-        for row in range(first_tile * tile.rows, min(last_tile * tile.rows, extent.rows)):
-            for j in range(extent.columns):
-                at = out_line + row * out.row + j * out.column
-                value = finish(epilogue, load(out.vectors, at), y.vectors, y_line + row * y.row + j * y.column)
-                store(out.vectors, at, value)
+    if not (epilogue.short or epilogue.empty):
+        row = first_tile * tile.rows
+        rows = min(last_tile * tile.rows, extent.rows) - row
+        finish_rows(epilogue, rows, extent.columns, out, out_line + row * out.row, y, y_line + row * y.row)
