@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 from enum import IntEnum
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -64,6 +68,23 @@ def test_scratch_memory_for_fewer_threads_than_there_are_is_refused(monkeypatch:
     monkeypatch.setattr(program.TEAM, "size", 2)
     with pytest.raises(ValueError, match="use_scratch: scratch memory for 1 threads, but 2 are set"):
         Program([call])
+
+
+@compiled_only("it is about the cache of compiled kernels")
+def test_kernels_from_the_cache_come_without_what_the_compiler_needs(tmp_path: Path) -> None:
+    script = """if True:
+        import sys
+        import numpy as np
+        from nnjit.kernels.limits import write
+        from nnjit.kernels.program import Call, Program
+        out = np.zeros((4, 16), np.float32)
+        Program([Call(write, 2, (2, out), 1)]).run()
+        print(out.all(), "numba.np.linalg" in sys.modules)
+    """
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    printed = [subprocess.check_output(command, env=environment, text=True).split() for _ in range(2)]
+    assert printed == [["True", "True"], ["True", "False"]]
 
 
 def test_an_empty_program_does_nothing() -> None:

@@ -18,15 +18,42 @@ from typing import Any
 import llvmlite
 import numba
 from numba import njit
+from numba.core.caching import FunctionCache
+from numba.core.runtime.nrt import rtsys
 
 settings: Any = numba.config
 JIT = not settings.DISABLE_JIT
 """Whether kernels are compiled; with NUMBA_DISABLE_JIT=1 they run as Python."""
 
-kernel = njit(cache=True, error_model="numpy")
-"""Compile a kernel: cached, no fastmath (results must not depend on the CPU), no exceptions."""
-driver = njit(cache=True, error_model="numpy", nogil=True)
-"""Compile what runs kernels: likewise, and without holding the interpreter's lock."""
+
+class KernelCache(FunctionCache):
+    """Numba's cache on disk, from which machine code is loaded alone.
+
+    Numba fills in first what its compiler needs to know (arrays, sets, linear algebra with SciPy's if that is there),
+    which the compiler asks for by itself when it runs: 0.3 s of a start at which all kernels are in the cache.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compilation for a signature, None if there is none."""
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
+def kernel(function: Any) -> Any:
+    """Compile a kernel: cached, no fastmath (results must not depend on the CPU), no exceptions."""
+    return _cached(njit(error_model="numpy")(function))
+
+
+def driver(function: Any) -> Any:
+    """Compile what runs kernels: likewise, and without holding the interpreter's lock."""
+    return _cached(njit(error_model="numpy", nogil=True)(function))
+
+
+def _cached(dispatcher: Any) -> Any:
+    if JIT:
+        dispatcher._cache = KernelCache(dispatcher.py_func)
+    return dispatcher
 
 
 def source_digest() -> str:
