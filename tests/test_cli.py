@@ -6,14 +6,19 @@ import gc
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from command import DIGITS, TINY, command, environment, nnjit, process
+from numba.core import event
 
 import nnjit as package
 from nnjit.cli import COMMANDS
+from nnjit.cli.compiling import compiling
 from nnjit.cli.starting import collecting_rarely
 from nnjit.cli.text import in_bytes
 from nnjit.layers import Layer
@@ -175,6 +180,54 @@ def test_summary_reads_no_more_than_the_head_of_the_data(tmp_path: Path) -> None
     (tmp_path / "tiny.yaml").write_text(TINY.replace(f"{DIGITS}/train.csv, target: digit", str(head)))
     result = nnjit("summary", tmp_path / "tiny.yaml")
     assert result.stdout.splitlines()[1].split() == ["input", "3"]
+
+
+def compile_for(seconds: float, name: str, inside: str = "") -> None:
+    """What Numba tells its listeners when a kernel is compiled, and with it one that it calls."""
+    with event.trigger_event("numba:compile", {"dispatcher": SimpleNamespace(py_func=SimpleNamespace(__name__=name))}):
+        if inside:
+            compile_for(0, inside)
+        time.sleep(seconds)
+
+
+def seconds_told(text: str) -> float:
+    return float(text.splitlines()[-1].removeprefix("compiled in ").partition(" s: ")[0])
+
+
+def test_kernels_that_are_compiled_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with compiling() as kernels:
+        compile_for(0.1, "_serve", inside="_take_tasks")
+        time.sleep(0.5)
+        compile_for(0.1, "dense")
+    first, last = capsys.readouterr().err.splitlines()
+    assert kernels == {"serve": 1, "dense": 1}
+    assert first.startswith("compiling kernels, ")
+    assert last.endswith(" s: dense, serve")
+    assert 0.2 <= seconds_told(last) < 0.65
+
+
+def test_a_thread_that_still_compiles_counts_until_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    thread = threading.Thread(target=compile_for, args=(0.6, "_serve"))
+    with compiling():
+        thread.start()
+        time.sleep(0.2)
+    told = capsys.readouterr().err
+    with compiling(quiet=True) as kernels:
+        thread.join()
+    assert 0.1 <= seconds_told(told) < 5
+    assert not kernels
+
+
+def test_what_was_begun_before_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    thread = threading.Thread(target=compile_for, args=(0.3, "_serve"))
+    thread.start()
+    time.sleep(0.1)
+    with compiling():
+        thread.join()
+        compile_for(0.1, "dense")
+    told = capsys.readouterr().err
+    assert told.endswith(" s: dense\n")
+    assert 0.1 <= seconds_told(told) < 5
 
 
 @pytest.mark.parametrize("count, words", [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345_678, "12.3 MB")])

@@ -16,7 +16,7 @@ import pytest
 from battery import compiled_only
 from numpy.testing import assert_array_equal
 
-from nnjit.kernels import program
+from nnjit.kernels import program, threads
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import compiled, kernel, sole_writer
 from nnjit.kernels.contraction import Extent
@@ -180,6 +180,27 @@ def test_large_calls_are_shared_by_threads(restored_threads: None) -> None:
     """Who takes a task is left to chance: a thread that has no core just then takes none."""
     set_threads(2)
     assert threads_used(program.PARALLEL_WORK, runs=1000) == {1, 2}
+
+
+@compiled_only("only compiled programs use threads")
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+def test_what_runs_calls_is_compiled_before_a_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(threads, "compiled", lambda function, kinds: done.append(function.__name__))
+    monkeypatch.setattr(threads.Team, "_live", lambda team, number: done.append(f"thread {number}"))
+    team = threads.Team()
+    team.size = 2
+    team.gather()
+    team.dismiss()
+    assert done == ["run_calls", "_serve", "thread 1"]
+
+
+@compiled_only("only compiled programs use threads")
+def test_what_runs_calls_is_compiled_for_the_types_that_it_gets() -> None:
+    linked = Program([Call(note_thread, 32, (np.zeros(32, np.int64), np.zeros(32, np.int64)), 0)])
+    linked.run()
+    assert len(threads.run_calls.overloads) == 1
+    assert len(threads._serve.overloads) <= 1
 
 
 @pytest.mark.parametrize(("work", "threads"), [(program.PARALLEL_WORK - 1, most_threads()), (program.PARALLEL_WORK, 1)])

@@ -123,11 +123,7 @@ def bind_workload(config: Config, dataset: Dataset) -> Workload:
     step = TrainingStep(
         network, config.train.batch_size, config.loss, metric, config.optimizer, dataset.train, inputs, targets
     )
-    workload = Workload(config, dataset, network, step, 0.0, initial)
-    workload.run(0)  # compiles what runs the calls
-    workload.compile_seconds = time.perf_counter() - start
-    workload.reset()
-    return workload
+    return Workload(config, dataset, network, step, time.perf_counter() - start, initial)
 
 
 def _memories(value: Any) -> Iterator[NDArray[Any]]:

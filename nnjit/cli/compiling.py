@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,27 +16,48 @@ from nnjit.kernels.compiler import CACHE_FOLDER, CACHE_LASTS
 
 
 class _Compilations(event.Listener):
-    """Counts the kernels whose compilation begins while this is installed."""
+    """Counts the kernels whose compilation begins while this is installed, and the seconds in which one is compiled.
+
+    Any thread may compile. Numba lets one compile at a time, with what its kernel calls inside, but the thread that
+    installed this may stop it in the middle.
+    """
 
     def __init__(self, quiet: bool) -> None:
         self.kernels: Counter[str] = Counter()
         self.seconds = 0.0
         self.quiet = quiet
+        self._lock = threading.Lock()
         self._depth = 0
+        self._began = 0.0
+        self._stopped = False
 
     def on_start(self, event: Any) -> None:
-        if not self.kernels and not self.quiet:
-            lasts = f"kept in {CACHE_FOLDER}" if CACHE_LASTS else "for this run alone: the cache cannot be written"
-            click.echo(f"compiling kernels, {lasts}", err=True)
-        if not self._depth:
-            self.seconds -= time.perf_counter()
-            self.kernels[event.data["dispatcher"].py_func.__name__.lstrip("_")] += 1
-        self._depth += 1
+        with self._lock:
+            if self._stopped:
+                return
+            if not self.kernels and not self.quiet:
+                lasts = f"kept in {CACHE_FOLDER}" if CACHE_LASTS else "for this run alone: the cache cannot be written"
+                click.echo(f"compiling kernels, {lasts}", err=True)
+            if not self._depth:
+                self._began = time.perf_counter()
+                self.kernels[event.data["dispatcher"].py_func.__name__.lstrip("_")] += 1
+            self._depth += 1
 
     def on_end(self, event: Any) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self.seconds += time.perf_counter()
+        with self._lock:
+            # What began before this was installed ends without having been counted.
+            if self._stopped or not self._depth:
+                return
+            self._depth -= 1
+            if not self._depth:
+                self.seconds += time.perf_counter() - self._began
+
+    def stop(self) -> None:
+        """Count no more; what is still being compiled counts until now."""
+        with self._lock:
+            self._stopped = True
+            if self._depth:
+                self.seconds += time.perf_counter() - self._began
 
 
 @contextmanager
@@ -43,7 +65,10 @@ def compiling(quiet: bool = False) -> Iterator[Counter[str]]:
     """Say on standard error what is compiled while the block runs, if anything is; count it by kernel."""
     compilations = _Compilations(quiet)
     with event.install_listener("numba:compile", compilations):
-        yield compilations.kernels
+        try:
+            yield compilations.kernels
+        finally:
+            compilations.stop()
     if quiet:
         return
     if compilations.kernels:

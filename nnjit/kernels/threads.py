@@ -19,11 +19,11 @@ import time
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nnjit.kernels.compiler import JIT, driver, settings
+from nnjit.kernels.compiler import JIT, compiled, driver, settings
 
 # The words that the threads share. A cache line (eight words of 8 bytes) holds what one thread writes at one time: the
 # call's description, before it is opened; the others are written while it runs.
@@ -199,8 +199,18 @@ class Team:
         self._threads: list[threading.Thread] = []
 
     def gather(self) -> None:
-        """Start the threads that are not there yet."""
-        while JIT and len(self._threads) < self.size - 1:
+        """Compile what runs calls, unless that is done, and start the threads that are not there yet.
+
+        The calling thread compiles, so that whoever waits for a program has waited for all of it: a thread of the team
+        would still be compiling during the first steps, and nobody would see its error.
+        """
+        if not JIT:
+            return
+        table = np.zeros((1, 3), np.int64)
+        compiled(run_calls, tuple(map(typeof, (self.words, table, 0, 1, self.size))))
+        if len(self._threads) < self.size - 1:
+            compiled(_serve, tuple(map(typeof, (self.words, 1, LOOKS))))
+        while len(self._threads) < self.size - 1:
             number = len(self._threads) + 1
             thread = threading.Thread(target=self._live, args=(number,), name=f"nnjit-{number}", daemon=True)
             self._threads.append(thread)
