@@ -12,8 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from command import DIGITS, TINY, command, environment, nnjit, process
+from command import DIGITS, TINY, command, environment, nnjit, process, without_compiling
 from numba.core import event
 
 import nnjit as package
@@ -110,6 +111,47 @@ def test_a_full_standard_output_is_the_system_that_refuses(config: str) -> None:
             command("summary", config), stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False
         )
     assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+
+
+def redirected(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell does with a redirection; `<&-`, `>&-` and `2>&-` close standard streams."""
+    words = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command(*arguments)]
+    return subprocess.run(words, capture_output=True, text=True, env=environment(), check=False, timeout=120)
+
+
+@pytest.mark.parametrize("arguments", [["check", "tiny.yaml"], ["summary", "tiny.yaml"], ["info"], ["--version"]])
+def test_a_closed_standard_output_takes_everything(config: str, arguments: list[str]) -> None:
+    done = redirected(">&-", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_predictions_without_standard_streams(config: str) -> None:
+    nnjit("train", config, "--out", "run", "--quiet")
+    np.save("inputs.npy", np.zeros((2, 64), np.float32))
+    done = redirected(">&-", "predict", "run", "inputs.npy")
+    assert (done.returncode, without_compiling(done.stderr)) == (0, "")
+    done = redirected("<&-", "predict", "run")
+    assert (done.returncode, done.stderr) == (3, "error: standard input: expected a table, got an empty file\n")
+
+
+def test_a_closed_standard_input_is_empty(config: str) -> None:
+    done = redirected("<&-", "check", "-")
+    empty = process("check", "-", stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", empty.stderr)
+    assert done.stderr.startswith("error: ")
+
+
+def test_a_closed_standard_error_leaves_the_exit_code(config: str) -> None:
+    done = redirected("2>&-", "check", "nope.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_files_do_not_take_the_numbers_of_closed_streams() -> None:
+    code = "import os, sys\nfrom nnjit.cli import main\nmain(['schema'], standalone_mode=False)\n"
+    code += "print(os.open(os.devnull, os.O_RDONLY) > 2, sys.stdout.fileno(), file=sys.stderr)"
+    words = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True, timeout=60)
+    assert done.stderr == "True 1\n"
 
 
 def test_a_network_larger_than_memory(config: str) -> None:

@@ -67,6 +67,10 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def main(self, *arguments: Any, **extra: Any) -> Any:
+        _open_closed_streams()
+        return super().main(*arguments, **extra)
+
     def invoke(self, context: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
@@ -93,6 +97,18 @@ class Commands(click.Group):
             traceback.print_exc()
             click.echo("error: a fault of nnjit; a report of it should hold these lines and `nnjit info`", err=True)
             context.exit(1)
+
+
+def _open_closed_streams() -> None:
+    """Let standard streams that are closed, which Python leaves out, read nothing and write nowhere.
+
+    In their order they get the lowest free numbers, which are their own; else a file opened later would, and would take
+    in what is written to that number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))
 
 
 def _give_up_output() -> None:
