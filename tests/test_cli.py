@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -105,18 +106,34 @@ def test_a_fault_of_nnjit_shows_its_traceback(config: str, monkeypatch: pytest.M
     )
 
 
-def test_a_full_standard_output_is_the_system_that_refuses(config: str) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            command("summary", config), stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False
-        )
-    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
-
-
 def redirected(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a shell does with a redirection; `<&-`, `>&-` and `2>&-` close standard streams."""
     words = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command(*arguments)]
     return subprocess.run(words, capture_output=True, text=True, env=environment(), check=False, timeout=120)
+
+
+@pytest.mark.parametrize("arguments", [["summary", "tiny.yaml"], ["--help"], ["--version"], ["train", "--help"]])
+def test_a_full_standard_output_is_the_system_that_refuses(config: str, arguments: list[str]) -> None:
+    done = redirected("> /dev/full", *arguments)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("arguments", [["summary", "tiny.yaml"], ["--help"], ["--version"], ["train", "--help"]])
+def test_who_reads_standard_output_may_have_enough(config: str, arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        done = subprocess.run(
+            command(*arguments), stdout=pipe, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["check", "nope.yaml"], ["check"], ["fly"]])
+@pytest.mark.parametrize("redirection", ["2> /dev/full", "2< /dev/null", "2>&-"])
+def test_an_error_that_cannot_be_printed_leaves_the_exit_code(redirection: str, arguments: list[str]) -> None:
+    done = redirected(redirection, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("arguments", [["check", "tiny.yaml"], ["summary", "tiny.yaml"], ["info"], ["--version"]])
@@ -139,11 +156,6 @@ def test_a_closed_standard_input_is_empty(config: str) -> None:
     empty = process("check", "-", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", empty.stderr)
     assert done.stderr.startswith("error: ")
-
-
-def test_a_closed_standard_error_leaves_the_exit_code(config: str) -> None:
-    done = redirected("2>&-", "check", "nope.yaml")
-    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_files_do_not_take_the_numbers_of_closed_streams() -> None:

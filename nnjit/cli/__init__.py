@@ -10,9 +10,10 @@ import os
 import sys
 import traceback
 import warnings
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -71,32 +72,48 @@ class Commands(click.Group):
         _open_closed_streams()
         return super().main(*arguments, **extra)
 
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        with _ending():  # --help and --version print while words are parsed
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, context: click.Context) -> Any:
-        try:
-            with warnings.catch_warnings():
-                if not sys.warnoptions:
-                    warnings.simplefilter("ignore")
-                result = super().invoke(context)
-                sys.stdout.flush()
-                return result
-        except NnjitError as error:
-            click.echo(str(error) if isinstance(error, InterruptedRun) else f"error: {error}", err=True)
-            context.exit(error.exit_code)
-        except BrokenPipeError:
-            _give_up_output()  # whoever reads (head, say) has enough
-            context.exit(0)
-        except (OSError, MemoryError) as error:
-            _give_up_output()
-            click.echo(f"error: {_refusal(error)}", err=True)
-            context.exit(1)
-        except KeyboardInterrupt:
-            context.exit(130)
-        except (click.ClickException, click.exceptions.Exit):
-            raise
-        except Exception:
-            traceback.print_exc()
-            click.echo("error: a fault of nnjit; a report of it should hold these lines and `nnjit info`", err=True)
-            context.exit(1)
+        with _ending(), warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            result = super().invoke(context)
+            sys.stdout.flush()
+            return result
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Let every error in the block end the command, with a message and an exit code."""
+    try:
+        yield
+    except NnjitError as error:
+        _say(str(error) if isinstance(error, InterruptedRun) else f"error: {error}")
+        code = error.exit_code
+    except BrokenPipeError:
+        _give_up(sys.stdout)  # whoever reads (head, say) has enough
+        code = 0
+    except (OSError, MemoryError) as error:
+        _give_up(sys.stdout)
+        _say(f"error: {_refusal(error)}")
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    except click.ClickException as error:
+        _tell(error.show)
+        code = error.exit_code
+    except click.exceptions.Exit:
+        raise
+    except Exception:
+        _say(traceback.format_exc().rstrip())
+        _say("error: a fault of nnjit; a report of it should hold these lines and `nnjit info`")
+        code = 1
+    else:
+        return
+    raise click.exceptions.Exit(code)
 
 
 def _open_closed_streams() -> None:
@@ -111,10 +128,23 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))
 
 
-def _give_up_output() -> None:
-    """Let a last flush of standard output, at exit, go nowhere instead of failing again."""
+def _say(message: str) -> None:
+    """Print a message on standard error."""
+    _tell(lambda: click.echo(message, err=True))
+
+
+def _tell(show: Callable[[], None]) -> None:
+    """Let `show` print on standard error; where nothing can be printed, the exit code alone has to tell."""
+    try:
+        show()
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let a last flush of a standard stream, at exit, go nowhere instead of failing again."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _refusal(error: OSError | MemoryError) -> str:
