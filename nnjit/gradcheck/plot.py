@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nnjit.errors import NnjitError
+from nnjit.errors import ConfigError, NnjitError
 from nnjit.gradcheck.scan import Row, Scan
 
 COLUMNS = 3
@@ -18,10 +18,9 @@ LEAST = 1e-16
 
 
 def check_file(file: Path) -> None:
-    """Raise NnjitError when `file` could not be drawn: its format is unknown, or its folder or matplotlib is not
-    there."""
+    """Raise ConfigError when the format of `file` is unknown, NnjitError when its folder or matplotlib is not there."""
     if file.suffix.lower() not in FORMATS:
-        raise NnjitError(f"{file}: expected a name that ends with {' or '.join(FORMATS)}")
+        raise ConfigError(f"{file}: expected a name that ends with {' or '.join(FORMATS)}")
     if not file.parent.is_dir():
         raise NnjitError(f"{file}: expected a folder that exists, got {file.parent}")
     try:
