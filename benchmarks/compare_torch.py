@@ -27,6 +27,7 @@ from nnjit.bench.limits import machine_limits
 from nnjit.bench.profile import Profile, profile
 from nnjit.bench.timing import race
 from nnjit.bench.workload import BATCHES, Workload, bind_workload, measured_data
+from nnjit.cli.options import Seconds
 from nnjit.errors import CheckFailedError
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads, set_threads
@@ -217,7 +218,7 @@ def show(comparison: Comparison) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--threads", type=int, help="Threads of either; all cores unless given.")
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Turns of each contender.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=0.5, show_default=True, help="Of a turn.")
+@click.option("--seconds", type=Seconds(), default=0.5, show_default=True, help="Of a turn.")
 @click.option("--no-compile", is_flag=True, help="Leave out torch.compile, which takes a minute for each network.")
 @click.option("--no-inference", is_flag=True, help="Time training alone.")
 @click.option(

@@ -23,6 +23,7 @@ from results import machine, markdown_table, write_page
 from nnjit.bench.limits import bandwidth, peak_gflops
 from nnjit.bench.profile import PASSES, Pass
 from nnjit.bench.timing import run_times
+from nnjit.cli.options import Seconds
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
 from nnjit.kernels.winograd import winograd
@@ -258,7 +259,7 @@ def page(facts: Mapping[str, str], threads: int, seconds: float, read: float, me
 
 @click.command()
 @click.option("--threads", type=click.IntRange(1, most_threads()), help="All cores unless given.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True, help="Of a pass.")
+@click.option("--seconds", type=Seconds(), default=0.1, show_default=True, help="Of a pass.")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE", help="Write a page instead of printing.")
 def main(threads: int | None, seconds: float, write: Path | None) -> None:
     """Measure every pass of single convolutions as a share of what the machine can do; print the table."""

@@ -120,6 +120,9 @@ def test_peak_in_lines() -> None:
         (["x.yaml", "--peak"], "expected either a CONFIG or --peak"),
         (["--peak", "--batch", 3], "--batch and --set need a CONFIG"),
         (["--peak", "--set", "seed=1"], "--batch and --set need a CONFIG"),
+        (["--peak", "--seconds", "nan"], "Invalid value for '--seconds': expected a finite number, got 'nan'"),
+        (["--peak", "--seconds", "inf"], "Invalid value for '--seconds': expected a finite number, got 'inf'"),
+        (["--peak", "--seconds", "0"], "Invalid value for '--seconds': 0.0 is not in the range x>0."),
     ],
 )
 def test_wrong_usage(arguments: list[Any], message: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnjit.cli.options import overrides_option, threads_option
+from nnjit.cli.options import Seconds, overrides_option, threads_option
 from nnjit.cli.text import in_bytes
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PEAK_SECONDS = 0.5
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Samples per step; the config's unless given.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(),
     default=3.0,
     show_default=True,
     metavar="S",
