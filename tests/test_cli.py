@@ -300,6 +300,14 @@ def test_info_as_lines_and_as_json() -> None:
     assert Path(facts["cache"]).is_dir()
 
 
+@pytest.mark.parametrize("given", ["0", "-1", "two"])
+def test_a_wrong_number_of_threads_in_the_environment(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("NUMBA_NUM_THREADS", given)
+    result = nnjit("info")
+    message = f"error: NUMBA_NUM_THREADS: expected a whole number of at least 1, got '{given}'\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", message)
+
+
 def test_schema_is_json() -> None:
     result = nnjit("schema")
     assert result.exit_code == 0

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import click
 
 from nnjit import __version__
-from nnjit.errors import InterruptedRun, NnjitError
+from nnjit.errors import ConfigError, InterruptedRun, NnjitError
 
 COMMANDS = {
     "train": "Train a network.",
@@ -80,6 +80,7 @@ class Commands(click.Group):
         with _ending(), warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
+            _check_threads()
             result = super().invoke(context)
             sys.stdout.flush()
             return result
@@ -126,6 +127,17 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))
+
+
+def _check_threads() -> None:
+    """Raise ConfigError for a number of threads in the environment with which Numba fails, or which it passes over."""
+    given = os.environ.get("NUMBA_NUM_THREADS", "")
+    try:
+        refused = bool(given) and int(given) < 1
+    except ValueError:
+        refused = True
+    if refused:
+        raise ConfigError(f"NUMBA_NUM_THREADS: expected a whole number of at least 1, got {given!r}")
 
 
 def _say(message: str) -> None:
