@@ -49,12 +49,20 @@ class Border(NamedTuple):
         return (height + max(self.top, self.bottom)) * self.line(width) + self.between
 
 
+def axes_in_memory(shape: Shape) -> tuple[int, int, int]:
+    """Rows, lines and columns of a sample of `shape`: those of an image; of any other shape, a row for each entry."""
+    if len(shape) == 3:
+        return shape
+    return math.prod(shape), 1, 1
+
+
 class Buffer:
     """The values of one layer for a batch: `view` says where entry (block, row, line, column) lies.
 
-    An image (C, H, W) has rows C, lines H and columns W, with a border of zeros that nothing overwrites; a vector (F,)
-    has F rows, one line and one column, and its memory is padded with rows up to a whole number of vectors. If it
-    `clears`, other buffers share the memory, so that its border has to be cleared in every pass (`site.clear_call`).
+    An image (C, H, W) has rows C, lines H and columns W, with a border of zeros that nothing overwrites; a vector (F,),
+    and any other shape with F entries, has F rows, one line and one column, and its memory is padded with rows up to a
+    whole number of vectors. If it `clears`, other buffers share the memory, so that its border has to be cleared in
+    every pass (`site.clear_call`).
     """
 
     def __init__(self, view: View, blocks: int, shape: Shape, *, clears: bool = False) -> None:
@@ -86,9 +94,9 @@ class Buffer:
     def _plan(blocks: int, shape: Shape, dtype: Any, border: Border) -> tuple[View, int]:
         """A buffer's view, but for its memory, and how many vectors that has."""
         width = lanes(dtype)
-        rows, height, columns = (*shape, 1, 1)[:3]
+        rows, height, columns = axes_in_memory(shape)
         line, row = border.line(columns), border.plane(height, columns)
-        if len(shape) == 1:
+        if len(shape) != 3:
             rows = -(-rows // width) * width
         start = border.top * line + border.left
         last = start + (rows - 1) * row + (height - 1 + border.bottom) * line + columns + border.right
@@ -100,8 +108,7 @@ class Buffer:
     @property
     def extent(self) -> Extent:
         """The sizes that a kernel runs over."""
-        rows, lines, columns = (*self.shape, 1, 1)[:3]
-        return Extent(self.blocks, rows, lines, columns)
+        return Extent(self.blocks, *axes_in_memory(self.shape))
 
     @property
     def bordered(self) -> bool:
@@ -111,7 +118,7 @@ class Buffer:
     def reshaped(self, shape: Shape) -> Buffer:
         """The same memory for samples of another shape with as many entries; only without a border."""
         assert not self.bordered and math.prod(shape) == math.prod(self.shape)
-        _, height, width = (*shape, 1, 1)[:3]
+        _, height, width = axes_in_memory(shape)
         view = self.view._replace(row=height * width, line=width, column=1)
         return Buffer(view, self.blocks, shape)
 

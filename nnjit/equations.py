@@ -29,10 +29,17 @@ class Equations(NamedTuple):
     """Why the output has its size, in the same form as `Equation.says`."""
 
 
-INDICES = {1: "f", 3: "c, i, j"}
-"""The indices of an entry of a vector and of an image."""
+def indices(shape: tuple[int, ...]) -> list[str]:
+    """The names of the indices of an entry: those of a vector, of a matrix, of an image, or numbered ones."""
+    usual = {1: ["f"], 2: ["i", "j"], 3: ["c", "i", "j"]}
+    return usual.get(len(shape)) or [f"i{axis}" for axis in range(len(shape))]
+
+
+def entry_of(shape: tuple[int, ...]) -> str:
+    """The indices of an entry as they stand after an array's name: `[f]` or `[c, i, j]`."""
+    return f"[{', '.join(indices(shape))}]"
 
 
 def over(shape: tuple[int, ...]) -> str:
     """The indices of `shape` as a sum runs over them: `f=7` or `c=2, i=3, j=5`."""
-    return ", ".join(f"{index}={size}" for index, size in zip(INDICES[len(shape)].split(", "), shape, strict=True))
+    return ", ".join(f"{index}={size}" for index, size in zip(indices(shape), shape, strict=True))

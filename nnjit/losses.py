@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nnjit.component import Component
-from nnjit.equations import INDICES, Equation, Equations, over
+from nnjit.equations import Equation, Equations, entry_of, over
 from nnjit.layers.base import Shape, ShapeError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class HalfSquaredError(_SquaredError):
     type: Literal["half_squared_error"] = "half_squared_error"
 
     def equations(self, shape: Shape) -> Equations:
-        entry = f"[{INDICES[len(shape)]}]"
+        entry = entry_of(shape)
         return Equations(
             (Equation(f"C = sum((out{entry} - target{entry}) ** 2, {over(shape)}) / 2"),),
             (Equation(f"dout{entry} = out{entry} - target{entry}"),),
@@ -96,7 +96,7 @@ class MeanSquaredError(_SquaredError):
     type: Literal["mean_squared_error"] = "mean_squared_error"
 
     def equations(self, shape: Shape) -> Equations:
-        entry, count = f"[{INDICES[len(shape)]}]", math.prod(shape)
+        entry, count = entry_of(shape), math.prod(shape)
         return Equations(
             (Equation(f"C = sum((out{entry} - target{entry}) ** 2, {over(shape)}) / {count}"),),
             (Equation(f"dout{entry} = 2 * (out{entry} - target{entry}) / {count}"),),
@@ -165,7 +165,7 @@ class BinaryCrossEntropy(Loss):
         return probabilities.astype(outputs.dtype)
 
     def equations(self, shape: Shape) -> Equations:
-        entry = f"[{INDICES[len(shape)]}]"
+        entry = entry_of(shape)
         t, s = f"target{entry}", f"s{entry}"
         return Equations(
             (

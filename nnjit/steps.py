@@ -86,11 +86,10 @@ class Feed:
 
 
 def _in_lines(buffer: Buffer) -> tuple[Extent, View]:
-    """A vector buffer cut into lines of up to 128 entries, so that tasks are neither tiny nor one; an image as it
-    is."""
+    """A buffer cut into lines of up to 128 entries, so that tasks are neither tiny nor one; an image as it is."""
     if len(buffer.shape) == 3:
         return buffer.extent, buffer.view
-    (features,) = buffer.shape
+    features = buffer.extent.rows
     width = max(w for w in range(1, min(features, 128) + 1) if features % w == 0)
     return Extent(buffer.blocks, features // width, 1, width), buffer.view._replace(row=width, column=1)
 

@@ -192,6 +192,20 @@ def test_check_prints_what_it_found(config: str) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", ["[8, 8]", "[2, 4, 2, 4]"])
+@pytest.mark.parametrize(
+    "words",
+    [["check"], ["summary"], ["train"], ["doctor"], ["bench"], ["gradcheck", "--fast"], ["explain"]],
+    ids=" ".join,
+)
+def test_inputs_of_any_rank_can_be_flattened(config: str, words: list[str], shape: str) -> None:
+    settings = [f"data.shape={shape}", "model=[flatten, dense: 10]", "train.epochs=1"]
+    result = nnjit(*words, config, *(word for setting in settings for word in ("--set", setting)))
+    # The doctor finds fault with so few samples.
+    assert result.exit_code in ({0, 5} if words == ["doctor"] else {0})
+    assert result.stdout
+
+
 def test_check_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text("a,b,y\n1,2,3\n4,5,6\n")

@@ -72,6 +72,12 @@ def test_the_format_is_found_from_the_keys(source, kind):
         ),
         ({"train": {"file": "a.csv"}, "divide": 0}, ("divide",), "Input should be greater than 0"),
         ({"train": {"file": "a.csv"}, "shape": ["8"]}, ("shape", 0), "Input should be a valid integer"),
+        # NumPy's arrays have a limited number of axes, one of which the samples take.
+        (
+            {"train": {"file": "a.csv"}, "shape": [1] * 32},
+            ("shape",),
+            "Tuple should have at most 31 items after validation, not 32",
+        ),
     ],
 )
 def test_mistakes_are_placed(section, place, message):

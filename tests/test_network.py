@@ -116,6 +116,14 @@ def test_shapes_of_three_valid_convolutions() -> None:
             "expected an image of shape (C, H, W), got (64,)",
         ),
         (
+            [{"conv2d": {"filters": 1, "kernel": 3}}],
+            (8, 9),
+            0,
+            "expected an image of shape (C, H, W), got (8, 9); for one channel, set data.shape to [1, 8, 9]",
+        ),
+        ([{"average_pool": 2}], (2, 3, 4, 5), 0, "expected an image of shape (C, H, W), got (2, 3, 4, 5)"),
+        (["relu", {"dense": 2}], (8, 9), 1, "expected an input of shape (D,), got (8, 9); add `- flatten` before it"),
+        (
             [{"dense": 4}, {"max_pool": 2}],
             (5,),
             1,

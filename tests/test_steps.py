@@ -101,6 +101,20 @@ def test_padding_stays_zero_while_training() -> None:
         assert flat[used].any()
 
 
+@pytest.mark.parametrize("shape", [(6, 20), (2, 3, 20), (2, 3, 4, 5), (1, 2, 3, 4, 5)])
+def test_flattened_inputs_of_any_rank_train_to_the_same_bits(shape: tuple[int, ...]) -> None:
+    split = images(20)
+    numbers = np.random.default_rng(3).random((20, 120)).astype(np.float32)
+    weights = []
+    for form in ((120,), shape):
+        network = Network(layers_of("tanh", "flatten", {"dense": 4}), form, np.float32, seed=1)
+        step = training(network, split_of(numbers.reshape(20, *form), split.targets))
+        for batch in range(step.batches):
+            step.run(batch)
+        weights.append(network.weights.tobytes())
+    assert weights[0] == weights[1]
+
+
 # Allocations
 
 

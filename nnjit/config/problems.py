@@ -102,7 +102,10 @@ def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
 
 def _list_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     least, most = schema.get("minItems", 0), schema.get("maxItems")
-    length = f" of {least}" if least == most else f" of at least {least}" if least else ""
+    if most and least != most:
+        length = f" of {least} to {most}"
+    else:
+        length = f" of {least}" if most else f" of at least {least}" if least else ""
     item = schema["items"] if "items" in schema else schema["prefixItems"][0]
     return f"a list{length} (each {_either(_words(item, definitions))})"
 

@@ -155,8 +155,8 @@ class DataSection(Fields):
     """Samples that choose the best checkpoint: a source, or {fraction: 0.1} of the training samples."""
     test: HeldOutSource | None = None
     """Samples that are kept for the end: a source, or {fraction: 0.1} of the training samples."""
-    shape: Annotated[Annotated[tuple[Size, ...], Field(min_length=1)] | None, FromList] = None
-    """Shape of one input; the file's own if omitted, an image (H, W) counting as (1, H, W)."""
+    shape: Annotated[Annotated[tuple[Size, ...], Field(min_length=1, max_length=31)] | None, FromList] = None
+    """Shape of one input, of any number of axes; the file's own if omitted, an image (H, W) counting as (1, H, W)."""
     classes: Annotated[Size | Annotated[tuple[str, ...], Field(min_length=1)] | None, FromList] = None
     """Number of classes, or their names; found in the training targets if omitted."""
     divide: float = Field(default=1.0, gt=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from nnjit.equations import INDICES, Equation, Equations
+from nnjit.equations import Equation, Equations, entry_of
 from nnjit.layers.base import Example, Layer, Shape, ShapeError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Activation(Layer):
     """out = f(x), entry by entry, with a derivative that out alone gives. Input and output of any shape."""
 
-    examples = (Example({}, (7,)), Example({}, (2, 3, 5)))
+    examples = (Example({}, (7,)), Example({}, (2, 3, 5)), Example({}, (3, 2, 2, 2)))
     function: ClassVar[str]
     """f as a formula of x."""
     derivative: ClassVar[str]
@@ -24,7 +24,7 @@ class Activation(Layer):
         return shape
 
     def equations(self, shape: Shape) -> Equations:
-        entry = f"[{INDICES[len(shape)]}]"
+        entry = entry_of(shape)
         x, out = f"x{entry}", f"out{entry}"
         derivative = self.derivative.format(x=x, out=out)
         return Equations(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nnjit.site import Site
 
 Shape: TypeAlias = tuple[int, ...]
-"""The shape of one sample: (F,) for a vector, (C, H, W) for an image."""
+"""The shape of one sample: (F,) for a vector, (C, H, W) for an image; any other for layers that do not care."""
 
 
 class ShapeError(ValueError):

@@ -9,7 +9,7 @@ from pydantic import Field
 from nnjit.equations import Equation, Equations
 from nnjit.initializers import HeNormal, Initializer, Zeros
 from nnjit.layers.base import Example, Layer, Parameter, Shape, ShapeError
-from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis, why_size
+from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis, no_image, why_size
 
 if TYPE_CHECKING:
     from nnjit.buffers import Border
@@ -79,7 +79,7 @@ class Conv2d(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:
-            raise ShapeError(f"expected an image of shape (C, H, W), got {shape}")
+            raise ShapeError(no_image(shape))
         vertical, horizontal = self.axes(shape)
         if vertical.size < 1 or horizontal.size < 1:
             raise ShapeError(

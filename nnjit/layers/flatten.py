@@ -1,11 +1,11 @@
-"""Flatten: an image as a vector."""
+"""Flatten: an image, or an array of any shape, as a vector."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Literal
 
-from nnjit.equations import Equation, Equations
+from nnjit.equations import Equation, Equations, entry_of, indices
 from nnjit.layers.base import Example, Layer, Shape
 
 if TYPE_CHECKING:
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class Flatten(Layer):
-    """out[(c * H + i) * W + j] = x[c, i, j]. Input any shape, output (F,) with F the number of its entries."""
+    """out[(c * H + i) * W + j] = x[c, i, j], likewise for any number of axes. Input any shape, output (F,) with F the
+    number of its entries."""
 
     type: Literal["flatten"] = "flatten"
 
-    examples = (Example({}, (2, 3, 5)), Example({}, (7,)))
+    examples = (Example({}, (2, 3, 5)), Example({}, (7,)), Example({}, (3, 5)), Example({}, (2, 3, 2, 2)))
     is_view = True
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -27,9 +28,13 @@ class Flatten(Layer):
         size = f"${' * '.join(map(str, shape))} = {math.prod(shape)}$ entries, in row-major order."
         if len(shape) == 1:
             return Equations((Equation("out[f] = x[f]"),), (Equation("dx[f] = dout[f]"),), size)
-        _, height, width = shape
-        forward = Equation(f"out[f] = x[f // {height * width}, f // {width} % {height}, f % {width}]")
-        backward = Equation(f"dx[c, i, j] = dout[(c * {height} + i) * {width} + j]", "Each gradient goes back.")
+        first, *others = indices(shape)
+        places, at = [f"f // {math.prod(shape[1:])}"], first
+        for axis, index in enumerate(others, 1):
+            places.append(f"f // {math.prod(shape[axis + 1 :])} % {shape[axis]}")
+            at = f"({at}) * {shape[axis]} + {index}"
+        forward = Equation(f"out[f] = x[{', '.join(places)}]")
+        backward = Equation(f"dx{entry_of(shape)} = dout[{at}]", "Each gradient goes back.")
         return Equations((forward,), (backward,), size)
 
     def bind(self, site: Site) -> None:

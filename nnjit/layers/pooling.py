@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nnjit.equations import Equation, Equations
 from nnjit.layers.base import Example, Layer, Shape, ShapeError
-from nnjit.layers.window import Axis, PadPair, Pair, axis, why_size
+from nnjit.layers.window import Axis, PadPair, Pair, axis, no_image, why_size
 
 if TYPE_CHECKING:
     from nnjit.kernels.pooling import Window
@@ -44,7 +44,7 @@ class Pooling(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:
-            raise ShapeError(f"expected an image of shape (C, H, W), got {shape}")
+            raise ShapeError(no_image(shape))
         if any(2 * pad > window for pad, window in zip(self.padding, self.window, strict=True)):
             raise ShapeError(f"padding {self.padding} is more than half the window {self.window}")
         vertical, horizontal = self.axes(shape)

@@ -50,6 +50,13 @@ def axis(size: int, kernel: int, stride: int, padding: int | NamedPadding) -> Ax
     return Axis((size + 2 * before - kernel) // stride + 1, before, before)
 
 
+def no_image(shape: tuple[int, ...]) -> str:
+    """What is wrong with an input of `shape`, which is no image."""
+    # Only data have two axes: every layer that makes others of them makes a vector.
+    remedy = f"; for one channel, set data.shape to [1, {shape[0]}, {shape[1]}]" if len(shape) == 2 else ""
+    return f"expected an image of shape (C, H, W), got {shape}{remedy}"
+
+
 def why_size(shape: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int], axes: tuple[Axis, Axis]) -> str:
     """Why a window over an image of `shape` has so many positions, for `Equations.size`."""
     return " ".join(

@@ -1,4 +1,4 @@
-"""Flatten: an image as a vector."""
+"""Flatten: an image, or an array of any shape, as a vector."""
 
 from __future__ import annotations
 
