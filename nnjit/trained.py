@@ -85,11 +85,23 @@ class TrainedModel:
         return Evaluation(self.network, config.loss, metric, split, self.inputs, self.targets).run()
 
     def outputs(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """The network's outputs (n, *shape) for blocks of raw inputs (n, *shape) that share a dtype."""
-        prediction = None
+        """The network's outputs (n, *shape) for blocks of raw inputs (n, *shape) that share a dtype.
+
+        Raises DataError for inputs so large that an output is NaN or infinite.
+        """
+        prediction, first = None, 0
         for block in blocks:
             prediction = prediction or Prediction(self.network, block.dtype, self.inputs)
-            yield from prediction.run(block)
+            for part in prediction.run(block):
+                finite = np.isfinite(part)
+                if not finite.all():
+                    row, *entry = (int(i) for i in np.argwhere(~finite)[0])
+                    raise DataError(
+                        f"row {first + row} (from 0) of the inputs: expected finite outputs, "
+                        f"got {part[(row, *entry)]}; are they numbers like those of the training data?"
+                    )
+                first += len(part)
+                yield part
 
     def class_names(self, outputs: NDArray[Any]) -> list[str]:
         """The class that each of `outputs` (n, F) stands for."""

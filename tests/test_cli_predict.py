@@ -201,6 +201,17 @@ def test_predict_answers_up_to_the_line_that_is_wrong(model: str) -> None:
     refused(result, 3, message, stdout="class\n" + "".join(f"{label}\n" for label in answers))
 
 
+def test_predict_refuses_numbers_too_large_to_answer(model: str) -> None:
+    inputs = np.zeros((3, 64))
+    inputs[2, 5] = 1e39
+    np.save("big.npy", inputs)
+    refused(
+        nnjit("predict", model, "big.npy", "--probabilities"),
+        3,
+        "big.npy: row 2 (from 0), entry (5,): expected a finite number of at most 3.4e+38, got 1e+39",
+    )
+
+
 def test_predict_wants_as_many_columns_as_the_network_has_inputs(model: str) -> None:
     refused(
         nnjit("predict", model, stdin="1,2,3\n"),
@@ -264,6 +275,14 @@ def test_predict_gives_numbers_in_the_units_of_the_targets(tmp_path: Path, monke
         nnjit("predict", "runs/c", "--probabilities"),
         2,
         "--probabilities: expected a network that tells classes apart; this one predicts numbers",
+    )
+    # These are numbers of float32, what the network makes of them is none.
+    refused(
+        nnjit("predict", "runs/c", "--block", 2, stdin="0,0\n2,1\n0,0\n3e38,-3e38\n"),
+        3,
+        "row 3 (from 0) of the inputs: expected finite outputs, got inf; "
+        "are they numbers like those of the training data?",
+        stdout=result.stdout,
     )
 
 

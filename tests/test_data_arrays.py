@@ -278,13 +278,36 @@ def test_a_fault_in_a_later_block_has_its_own_row(folder, monkeypatch):
     assert str(caught.value) == "x: row 41 (from 0), entry (0,): expected a finite number, got inf"
 
 
+@pytest.mark.parametrize("dtype", ["<f8", ">f8"])
+def test_numbers_that_float32_does_not_have(folder, dtype):
+    values = np.zeros((3, 2), dtype)
+    values[0, 1] = -np.finfo(np.float32).max
+    load(folder, values)
+    values[2, 0] = -1e39
+    with pytest.raises(DataError) as caught:
+        load(folder, values)
+    assert str(caught.value) == (
+        "x: row 2 (from 0), entry (0,): expected a finite number of at most 3.4e+38, got -1e+39"
+    )
+    with pytest.raises(DataError) as caught:
+        load(folder, np.zeros((3, 2)), np.array([0, 1e300, 0]))
+    assert str(caught.value) == "y: row 1 (from 0): expected a finite number of at most 3.4e+38, got 1e+300"
+
+
+def test_narrow_numbers_of_any_size(folder):
+    load(folder, np.array([[np.finfo(np.float16).max]], np.float16))
+    load(folder, np.array([[np.finfo(np.float32).max]], np.float32))
+    with pytest.raises(DataError, match="expected a finite number, got inf"):
+        load(folder, np.array([[np.inf]], np.float16))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     array=st.sampled_from([np.dtype(dtype).newbyteorder("=") for dtype in IDX_TYPES.values()]).flatmap(
         lambda dtype: hnp.arrays(
             dtype,
             hnp.array_shapes(min_dims=2, max_dims=4, max_side=5),
-            elements={"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else None,
+            elements={"min_value": -(2.0**127), "max_value": 2.0**127} if dtype.kind == "f" else None,
         )
     )
 )

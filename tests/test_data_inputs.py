@@ -84,6 +84,10 @@ def test_a_header_can_be_told(blocks):
             "f: expected 240 bytes for float64 of shape (15, 2), got 241; the file is damaged",
         ),
         (npy(np.array([["a", "b"]])), "f: expected an array of numbers, got text (dtype <U1)"),
+        (
+            npy(np.array([[1, 2], [3, 1e39]])),
+            "f: row 1 (from 0), entry (1,): expected a finite number of at most 3.4e+38, got 1e+39",
+        ),
         (npy(np.array([[1, 2], [3, np.nan]])), "f: row 1 (from 0), entry (1,): expected a finite number, got nan"),
     ],
 )

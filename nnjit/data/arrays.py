@@ -27,6 +27,8 @@ from nnjit.errors import DataError
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 NPY_MAGIC = b"\x93NUMPY"
 BLOCK_BYTES = 1 << 24
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+"""The largest number that data may hold, whatever the file's own dtype: beyond it, float32 has only infinity."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def npz_array(path: Path, key: str | None, usual: tuple[str, str]) -> ArrayFile 
 
 
 def check_finite(array: NDArray[Any], name: str, first: int = 0) -> None:
-    """Raise DataError, naming row and entry, if `array` (N, ...) holds NaN or infinity.
+    """Raise DataError, naming row and entry, if `array` (N, ...) holds NaN, infinity or a number beyond FLOAT32_MAX.
 
     `first` is its first row's number. The array is read in blocks: a memory map may be larger than memory.
     """
@@ -185,9 +187,11 @@ def check_finite(array: NDArray[Any], name: str, first: int = 0) -> None:
     rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         block = array[start : start + rows]
-        finite = np.isfinite(block)
-        if not finite.all():
-            row, *entry = (int(i) for i in np.argwhere(~finite)[0])
+        # Narrow floats have no larger numbers, and float16 cannot be compared with one that it does not have.
+        fits = np.isfinite(block) if block.itemsize <= 4 else np.abs(block) <= FLOAT32_MAX
+        if not fits.all():
+            row, *entry = (int(i) for i in np.argwhere(~fits)[0])
             value = block[(row, *entry)]
             where = f"row {first + start + row} (from 0)" + (f", entry {tuple(entry)}" if entry else "")
-            raise DataError(f"{name}: {where}: expected a finite number, got {value}")
+            bound = f" of at most {FLOAT32_MAX:.2g}" if np.isfinite(value) else ""
+            raise DataError(f"{name}: {where}: expected a finite number{bound}, got {value}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnjit.data.arrays import FLOAT32_MAX
 from nnjit.data.files import open_binary, shown
 from nnjit.data.labels import Labels
 from nnjit.data.rows import GrowingArray, memory_budget
@@ -23,7 +24,6 @@ from nnjit.data.section import Column, CsvSource
 from nnjit.errors import DataError
 
 BLOCK_NUMBERS = 1 << 20
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
