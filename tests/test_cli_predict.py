@@ -112,7 +112,7 @@ def test_evaluate_without_such_a_split(model: str) -> None:
     refused(
         nnjit("evaluate", model, "--set", "data.test.file=gone.csv"),
         3,
-        "gone.csv: no such file; a path in a config is relative to the config's folder",
+        "gone.csv: no such file",
     )
 
 
@@ -210,6 +210,10 @@ def test_predict_refuses_numbers_too_large_to_answer(model: str) -> None:
         3,
         "big.npy: row 2 (from 0), entry (5,): expected a finite number of at most 3.4e+38, got 1e+39",
     )
+
+
+def test_predict_of_a_file_that_is_not_there(model: str) -> None:
+    refused(nnjit("predict", model, "gone.csv"), 3, "gone.csv: no such file")
 
 
 def test_predict_wants_as_many_columns_as_the_network_has_inputs(model: str) -> None:

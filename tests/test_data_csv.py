@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,6 +188,18 @@ def test_a_missing_file(load, tmp_path):
     with pytest.raises(DataError) as caught:
         load_dataset(section, tmp_path, labels=False)
     assert str(caught.value) == f"{tmp_path}/none.csv: Is a directory"
+
+
+@pytest.mark.parametrize(
+    "source", [{"file": "none.csv"}, {"file": "none.npz"}, {"inputs": "none.npy"}, {"file": "/none/none.csv"}]
+)
+def test_a_missing_file_whose_path_may_come_from_the_command_line(source):
+    """Nothing about folders where the config's folder does not matter."""
+    [file] = source.values()
+    base = Path("/elsewhere" if file.startswith("/") else "")
+    with pytest.raises(DataError) as caught:
+        load_dataset(DataSection.model_validate({"train": source}), base, labels=False)
+    assert str(caught.value) == f"{file}: no such file"
 
 
 def test_a_fault_in_a_later_block_has_its_own_line(load, monkeypatch):

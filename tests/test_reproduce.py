@@ -180,7 +180,7 @@ def test_data_that_are_gone_or_elsewhere(folder: Path) -> None:
     refused(
         nnjit("reproduce", "runs/tiny"),
         3,
-        f"{folder}/train.csv: no such file; a path in a config is relative to the config's folder",
+        f"{folder}/train.csv: no such file",
     )
     found = nnjit("reproduce", "runs/tiny", "--set", f"data.train.file={folder}/moved.csv")
     assert found.exit_code == 0

@@ -23,8 +23,18 @@ STANDARD_INPUT = Path("-")
 
 
 def locate(base: Path, file: str) -> Path:
-    """The path that `file` in a config in the folder `base` means; `-` stands for standard input."""
-    return STANDARD_INPUT if file == "-" else base / file
+    """The path that `file` in a config in the folder `base` means; `-` stands for standard input.
+
+    Raises DataError if there is no such file, with a remedy where `base` may be another folder than the user thought
+    of: not the working directory, where paths from the command line start as well.
+    """
+    if file == "-":
+        return STANDARD_INPUT
+    path = base / file
+    elsewhere = base != Path() and not Path(file).is_absolute()
+    with reading(str(path), "; a path in a config is relative to the config's folder" if elsewhere else ""):
+        path.stat()
+    return path
 
 
 def shown(path: Path) -> str:
@@ -55,13 +65,13 @@ def unzipped(stream: io.BufferedReader) -> io.BufferedReader:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Turn what can go wrong while the file called `name` is opened and read into a DataError."""
+def reading(name: str, if_absent: str = "") -> Iterator[None]:
+    """Turn what can go wrong while the file called `name` is opened and read into a DataError; `if_absent` is what it
+    adds when there is no such file."""
     try:
         yield
     except FileNotFoundError:
-        remedy = "a path in a config is relative to the config's folder"
-        raise DataError(f"{name}: no such file; {remedy}") from None
+        raise DataError(f"{name}: no such file{if_absent}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise DataError(f"{name}: cannot be decompressed, the file is damaged or cut short ({error})") from error
     except UnicodeDecodeError as error:
