@@ -111,7 +111,7 @@ WRONG = [
     (
         "1.5,abc,3\n1,2,3\n",
         {},
-        "x.csv:1: expected a header or numbers, got both: 'abc' is no number, others are; "
+        "x.csv:1: column 1 (from 0): expected a header or numbers, got both: 'abc' is no number, others are; "
         "set `header: true` or `header: false`",
     ),
     ("height,y\n1,2\n", {"header": False}, "x.csv:1: column 0 (from 0): expected a number, got 'height'"),

@@ -71,6 +71,11 @@ def test_a_header_can_be_told(blocks):
     [
         ("", "f: expected a table, got an empty file"),
         ("1,2,3\n", "f:1: expected 2 columns for inputs of shape (2,), got 3; leave the target column out"),
+        (
+            "1,abc\n3,4\n",
+            "f:1: column 1 (from 0): expected a header or numbers, got both: 'abc' is no number, others are; "
+            "a header holds no numbers",
+        ),
         ("1\n", "f:1: expected 2 columns for inputs of shape (2,), got 1"),
         ("1,2\n3,4\n5,x\n", "f:3: column 1 (from 0): expected a number, got 'x'"),
         ("a,b\n3,4\n5,inf\n", "f:3: column 'b': expected a finite number of at most 3.4e+38, got 'inf'"),

@@ -39,7 +39,7 @@ def read_inputs(
             yield from _array_blocks(stream, name, shape, block_rows)
             return
         columns = CsvSource(file=str(source), target=None, header=header)
-        with open_table(stream, name, columns, labels=False) as table:
+        with open_table(stream, name, columns, labels=False, configured=False) as table:
             yield from _table_blocks(table, shape, block_rows)
 
 

@@ -6,7 +6,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -97,16 +97,19 @@ def _row_type(width: int, text: int | None) -> np.dtype[np.void]:
 
 
 @contextmanager
-def open_table(stream: io.BufferedReader, name: str, source: CsvSource, labels: bool) -> Iterator[Table]:
-    """The table in `stream`; targets may be text if they are `labels`. Raises DataError."""
+def open_table(
+    stream: io.BufferedReader, name: str, source: CsvSource, labels: bool, *, configured: bool = True
+) -> Iterator[Table]:
+    """The table in `stream`; targets may be text if they are `labels`. Raises DataError, whose remedies are settings of
+    the `source` if a config has it."""
     text = io.TextIOWrapper(stream, encoding="utf-8-sig")
     try:
-        yield _begin(_samples(text, name), name, source, labels)
+        yield _begin(_samples(text, name), name, source, labels, configured)
     finally:
         text.detach()
 
 
-def _begin(lines: Iterator[str], name: str, source: CsvSource, labels: bool) -> Table:
+def _begin(lines: Iterator[str], name: str, source: CsvSource, labels: bool, configured: bool) -> Table:
     """The table whose samples, below a header if there is one, are in `lines`."""
     line = next(lines, None)
     if line is None:
@@ -122,7 +125,9 @@ def _begin(lines: Iterator[str], name: str, source: CsvSource, labels: bool) -> 
     if not inputs:
         raise DataError(f"{name}:1: expected input columns beside the target, got {len(cells)} columns in all")
     if header == "auto":
-        header = _is_header([cells[column] for column in (inputs if labels else range(len(cells)))], name)
+        remedy = "set `header: true` or `header: false`" if configured else "a header holds no numbers"
+        judged = inputs if labels else range(len(cells))
+        header = _is_header({column: cells[column] for column in judged}, name, remedy)
     columns = [repr(cell) for cell in cells] if header else [f"{i} (from 0)" for i in range(len(cells))]
     layout = Layout(name, delimiter, columns, 2 if header else 1, inputs, targets)
     return Table(layout, lines if header else chain([line], lines))
@@ -171,13 +176,13 @@ def _column(column: Column, cells: list[str], name: str) -> int:
     return cells.index(column)
 
 
-def _is_header(cells: list[str], name: str) -> bool:
-    """Whether a first line names its columns: none of its `cells` is a number then."""
-    names = [cell for cell in cells if _number(cell) is None]
+def _is_header(cells: Mapping[int, str], name: str, remedy: str) -> bool:
+    """Whether a first line names its columns: none of its `cells`, by column, is a number then."""
+    names = [column for column, cell in cells.items() if _number(cell) is None]
     if names and len(names) < len(cells):
         raise DataError(
-            f"{name}:1: expected a header or numbers, got both: {names[0]!r} is no number, others are; "
-            "set `header: true` or `header: false`"
+            f"{name}:1: column {names[0]} (from 0): expected a header or numbers, got both: "
+            f"{cells[names[0]]!r} is no number, others are; {remedy}"
         )
     return bool(names)
 
