@@ -7,6 +7,8 @@ whole vector of lanes. The stored order is what the kernels like best; `unpack` 
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +23,11 @@ FloatArray = NDArray[Any]
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> FloatArray:
-    """Zeros whose memory starts at a whole vector (64 bytes)."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    """Zeros whose memory starts at a whole vector (64 bytes). Raises MemoryError."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size > sys.maxsize - VECTOR_BYTES:
+        # NumPy, which says so of what is merely larger than memory, calls this a ValueError.
+        raise MemoryError(f"Unable to allocate an array with shape {shape} and data type {np.dtype(dtype)}")
     memory = np.zeros(size + VECTOR_BYTES, np.uint8)
     start = -memory.ctypes.data % VECTOR_BYTES
     aligned: FloatArray = memory[start : start + size].view(dtype).reshape(shape)
@@ -74,7 +79,7 @@ class Layout:
         if parameter.lane_rows:
             rows, columns = parameter.shape
             return self._whole(rows) * columns
-        return self._whole(int(np.prod(parameter.shape)))
+        return self._whole(math.prod(parameter.shape))
 
     def _whole(self, count: int) -> int:
         """`count` rounded up to whole vectors."""
@@ -99,7 +104,7 @@ class Layout:
         slot = self.slots[name]
         shape = slot.parameter.shape
         if not slot.parameter.lane_rows:
-            return slot.start + np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+            return slot.start + np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
         row, column = np.indices(shape, dtype=np.int64)
         group, lane = np.divmod(row, self.lanes)
         return np.asarray(slot.start + (group * shape[1] + column) * self.lanes + lane)
@@ -137,4 +142,4 @@ class Layout:
     @property
     def count(self) -> int:
         """The number of parameters, padding not counted."""
-        return sum(int(np.prod(slot.parameter.shape)) for slot in self.slots.values())
+        return sum(math.prod(slot.parameter.shape) for slot in self.slots.values())

@@ -90,6 +90,13 @@ def test_made_up_data_have_the_shape_and_classes_of_the_config() -> None:
     assert dataset.classes == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("size", [10**9, 10**20])
+def test_made_up_data_larger_than_memory(size: int) -> None:
+    text = ABSENT.replace("[1, 6, 6]", f"[1, {size}, {size}]") + MODEL
+    with pytest.raises(MemoryError, match="Unable to allocate an array with shape"):
+        measured_data(config(text))
+
+
 def test_made_up_targets_are_numbers_without_classes() -> None:
     text = ABSENT.replace(", classes: 4", "") + MODEL.replace("softmax_cross_entropy", "mean_squared_error")
     dataset = measured_data(config(text))

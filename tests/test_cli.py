@@ -166,8 +166,18 @@ def test_files_do_not_take_the_numbers_of_closed_streams() -> None:
     assert done.stderr == "True 1\n"
 
 
-def test_a_network_larger_than_memory(config: str) -> None:
-    result = nnjit("train", config, "--set", "model.0.units=1000000000000000")
+@pytest.mark.parametrize(
+    "model",
+    [
+        "[dense: 1000000000000000, dense: 10]",
+        "[dense: 10000000000000000000000, dense: 10]",
+        "[conv2d: {filters: 1, kernel: 3, padding: 1000000000}, flatten, dense: 10]",
+        "[conv2d: {filters: 1, kernel: 1000000000, padding: same}, flatten, dense: 10]",
+    ],
+)
+def test_a_network_larger_than_memory(config: str, model: str) -> None:
+    shape = "[64]" if model.startswith("[dense") else "[1, 8, 8]"
+    result = nnjit("train", config, "--set", f"data.shape={shape}", "--set", f"model={model}")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: not enough memory (Unable to allocate ")
     assert result.stderr.count("\n") == 1

@@ -137,3 +137,10 @@ def test_streams_differ_by_seed_and_by_every_part_of_the_key() -> None:
     draws = {random_stream(seed, *key).integers(1 << 62) for seed, *key in keys}
     assert len(draws) == len(keys)
     assert random_stream(1, 0, 1).integers(1 << 62) in draws
+
+
+@pytest.mark.parametrize("shape", [(1 << 61,), (1 << 40, 1 << 40), (10**20, 16)])
+def test_arrays_beyond_every_address_are_too_large_for_memory(shape: tuple[int, ...]) -> None:
+    """Not a ValueError as NumPy has it, nor a size that overflows and fits."""
+    with pytest.raises(MemoryError, match="Unable to allocate an array"):
+        aligned_zeros(shape, np.float32)

@@ -16,6 +16,7 @@ from nnjit.data.dataset import Dataset, Split
 from nnjit.errors import ConfigError
 from nnjit.layers.base import Shape
 from nnjit.network import Network
+from nnjit.parameters import aligned_zeros
 from nnjit.prepare import check_shapes, prepare
 from nnjit.steps import Scaling, TrainingStep
 from nnjit.trainer import build_network, metric_for
@@ -62,8 +63,10 @@ def made_up(config: Config, shapes: Sequence[Shape], samples: int) -> Dataset:
     """Uniform random inputs and targets for a network whose input and layer outputs have `shapes`."""
     rng = np.random.default_rng(0)
     output = shapes[-1]
-    inputs = rng.random((samples, *shapes[0]), np.float32)
-    classes, targets = None, rng.random((samples, *output), np.float32)
+    inputs, targets = (
+        rng.random(dtype=np.float32, out=aligned_zeros((samples, *shape), np.float32)) for shape in (shapes[0], output)
+    )
+    classes = None
     if config.labels:
         count = max(output[0], 2)  # one output says yes or no
         classes = [str(label) for label in range(count)]
