@@ -175,6 +175,10 @@ BAD_MODELS = {
         "6:1: not YAML: while scanning for the next token, found character '\\t' that cannot start any token; "
         "indent with spaces, not tabs",
     ),
+    "bare dash": (
+        "- dense:\n    units: -\n    bias: true",
+        "6:12: not YAML: sequence entries are not allowed here; for standard input write '-' in quotes",
+    ),
     "unclosed": (
         "- {dense: 3",
         "6:1: not YAML: while parsing a flow mapping, expected ',' or '}', but got '<stream end>'",
@@ -376,6 +380,7 @@ def test_defaults() -> None:
         (["data.validation=null"], "data.validation", None),
         (["data.validation=", "data.validation.fraction=0.5"], "data.validation.fraction", 0.5),
         (["data.train.file=a=b.csv"], "data.train.file", "a=b.csv"),
+        (["data.train.file=-"], "data.train.file", "-"),
         (["data.test.file=c.csv"], "data.test.file", "c.csv"),
         (["data.shape.1=14"], "data.shape", (1, 14, 28)),
     ],
@@ -409,6 +414,7 @@ def test_overrides(overrides: list[str], path: str, expected: Any) -> None:
         ),
         ("seed", "expected KEY=VALUE, such as train.epochs=5"),
         ("=3", "unknown field ''; known: data, model, loss, optimizer, train, seed"),
+        ("seed=-", "seed: expected an integer of at least 0, got '-'"),
         ("seed=[1", "not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"),
     ],
 )
@@ -471,6 +477,24 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LENET.encode())))
     loaded = load_config("-")
     assert (loaded.name, loaded.base) == ("<stdin>", Path("."))
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("data.train.file=-", "data.train.file"),
+        ("data.test={file: -}", "data.test.file"),
+        ("data.train={inputs: x.npy, targets: '-'}", "data.train.targets"),
+    ],
+)
+def test_standard_input_is_one_file(monkeypatch: pytest.MonkeyPatch, override: str, place: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LENET.encode())))
+    with pytest.raises(ConfigError) as caught:
+        load_config("-", [override])
+    assert str(caught.value) == (
+        f"--set {override}: {place}: standard input (`-`) cannot be both the config and its data; "
+        "keep one of them in a file"
+    )
 
 
 @pytest.mark.parametrize(

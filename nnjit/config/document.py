@@ -145,6 +145,8 @@ def read(text: str, place: Callable[[int, int], Place]) -> Document:
         message = ", ".join(part for part in (error.context, error.problem) if part)
         if text[mark.index : mark.index + 1] == "\t":
             message += "; indent with spaces, not tabs"
+        if re.match(r"-\s*$", text[mark.index :], re.MULTILINE):
+            message += "; for standard input write '-' in quotes"
         raise refusal([Problem(reader.at(mark), "", f"not YAML: {message}")]) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]

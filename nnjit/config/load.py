@@ -68,7 +68,11 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> LoadedConf
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
         raise ConfigError(f"{name}:{line}:{column}: not UTF-8 text (byte {data[error.start]:#04x})") from None
-    return parse_config(text, name, Path() if standard_input else Path(source).parent, overrides)
+    loaded = parse_config(text, name, Path() if standard_input else Path(source).parent, overrides)
+    for place in loaded.config.data.from_standard_input if standard_input else ():
+        message = "standard input (`-`) cannot be both the config and its data; keep one of them in a file"
+        raise loaded.error(("data", *place), message)
+    return loaded
 
 
 def parse_config(text: str, name: str, base: Path, overrides: Sequence[str] = ()) -> LoadedConfig:

@@ -12,8 +12,8 @@ from nnjit.config.location import Location
 def override(document: Document, assignment: str, number: int) -> None:
     """Put `assignment`, the override of that number, into `document`, whose value must be a mapping.
 
-    `assignment` is KEY=VALUE: a path with dots, such as model.0.units, and YAML. An unknown field is left for
-    validation to find; a path that leads nowhere is added to the document's problems.
+    `assignment` is KEY=VALUE: a path with dots, such as model.0.units, and YAML, or `-` as text. An unknown field is
+    left for validation to find; a path that leads nowhere is added to the document's problems.
 
     Raises ConfigError where VALUE is not YAML.
     """
@@ -22,7 +22,8 @@ def override(document: Document, assignment: str, number: int) -> None:
     if not equals:
         document.problems.append(Problem(place, "", "expected KEY=VALUE, such as train.epochs=5"))
         return
-    parsed = read(text, lambda line, column: place)
+    # YAML takes a lone dash for a list of one empty item; here it is standard input, as on any command line.
+    parsed = read("'-'" if text.strip() == "-" else text, lambda line, column: place)
     document.problems += parsed.problems
 
     try:

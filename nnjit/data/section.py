@@ -173,6 +173,18 @@ class DataSection(Fields):
             raise ValueError("only one of train, validation and test can be read from standard input (`-`)")
         return self
 
+    @property
+    def from_standard_input(self) -> list[tuple[str, str]]:
+        """The split and the field of every file that is standard input (`-`)."""
+        sources = {"train": self.train, "validation": self.validation, "test": self.test}
+        return [
+            (split, field)
+            for split, source in sources.items()
+            if isinstance(source, _Source)
+            for field in source.paths
+            if getattr(source, field) == "-"
+        ]
+
     def origin(self, split: str) -> tuple[str, int]:
         """Whose file the samples of a split are from, train's for a fraction, and the row of it that counts as 0."""
         source = getattr(self, split)
