@@ -129,11 +129,20 @@ class SoftmaxCrossEntropy(Loss):
         return Equations(
             (
                 Equation(
-                    f"s[f] = exp(out[f]) / sum(exp(out[g]), g={classes})",
-                    "Softmax makes shares of the scores; the target is 1 for the class and 0 for the others.",
-                    shape,
+                    f"m = max(out[f], f={classes})",
+                    f"Softmax makes shares of the scores, $exp(out[f]) / sum(exp(out[g]), g={classes})$. They stay the "
+                    "same when the largest score is taken off each, and then no exp can overflow (Goodfellow et al. "
+                    "2016, Deep Learning, section 4.1).",
+                    (),
                 ),
-                Equation(f"C = -sum(target[f] * log(s[f]), f={classes})"),
+                Equation(f"total = sum(exp(out[g] - m), g={classes})", shape=()),
+                Equation("s[f] = exp(out[f] - m) / total", shape=shape),
+                Equation(
+                    f"C = -sum(target[f] * (out[f] - m - log(total)), f={classes})",
+                    "The target is 1 for the class and 0 for the others. The cost is "
+                    f"$-sum(target[f] * log(s[f]), f={classes})$, with the logarithm taken before a share can round "
+                    "to 0.",
+                ),
             ),
             (Equation("dout[f] = s[f] - target[f]", "Softmax and logarithm together leave a plain difference."),),
         )
@@ -166,11 +175,15 @@ class BinaryCrossEntropy(Loss):
 
     def equations(self, shape: Shape) -> Equations:
         entry = entry_of(shape)
-        t, s = f"target{entry}", f"s{entry}"
+        z, t, s = f"out{entry}", f"target{entry}", f"s{entry}"
         return Equations(
             (
-                Equation(f"{s} = 1 / (1 + exp(-out{entry}))", "The sigmoid makes probabilities of the scores.", shape),
-                Equation(f"C = -sum({t} * log({s}) + (1 - {t}) * log(1 - {s}), {over(shape)})"),
+                Equation(f"{s} = 1 / (1 + exp(-{z}))", "The sigmoid makes probabilities of the scores.", shape),
+                Equation(
+                    f"C = sum(max({z}, 0) - {t} * {z} + log(1 + exp(-abs({z}))), {over(shape)})",
+                    f"The cost is $-sum({t} * log({s}) + (1 - {t}) * log(1 - {s}), {over(shape)})$, with the "
+                    "logarithms taken before a probability can round to 0 or 1.",
+                ),
             ),
             (Equation(f"dout{entry} = {s} - {t}", "Sigmoid and logarithm together leave a plain difference."),),
         )

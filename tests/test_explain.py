@@ -154,9 +154,11 @@ def test_a_stride_spreads_the_gradient(hand: Path) -> None:
     )
 
 
-def environment(case: Case) -> dict[str, Any]:
-    """The arrays of a case of one layer by the names that its formulas have for them; one sample, no fusing."""
+def environment(case: Case, size: float = 1.0) -> dict[str, Any]:
+    """The arrays of a case of one layer by the names that its formulas have for them; one sample, no fusing. Inputs
+    are multiplied by `size`."""
     probe = Case(case.title, case.kinds, case.layers, case.shape, case.loss, 1).probe(np.float64, 0)
+    probe.bound.x.write(probe.bound.x.read(1) * size)
     probe.backward()
     (site,) = probe.bound.sites
     assert site.dx is not None and site.dout is not None
@@ -260,6 +262,22 @@ def test_the_equations_of_every_loss_give_the_kernels_numbers(case: Case) -> Non
     equations = case.loss.equations(shape)
     assert equations is not None, f"{case.kinds[0]} has no equations"
     assert wrong_entries((*equations.forward, *equations.backward), environment(case)) == []
+
+
+@pytest.mark.parametrize("size", [40.0, 800.0, 3e4])
+@pytest.mark.parametrize("kind", [*Loss.kinds(), "softmax"])
+def test_the_equations_give_the_kernels_numbers_for_scores_far_apart(kind: str, size: float) -> None:
+    """exp of such scores overflows, and their shares round to 0 and 1."""
+    layer = Layer.kinds().get(kind, Dense).model_validate({} if kind in Layer.kinds() else {"units": 7})
+    loss = Loss.kinds().get(kind, HalfSquaredError)()
+    case = Case(kind, (kind,), (cast(Layer, layer),), (7,), cast(Loss, loss), 1)
+    arrays = environment(case, size)
+    assert np.abs(arrays["x"]).max() > size
+    equations = case.layers[0].equations((7,)) if kind in Layer.kinds() else case.loss.equations((7,))
+    assert equations is not None
+    with np.errstate(all="raise"):
+        assert wrong_entries((*equations.forward, *equations.backward), arrays) == []
+    assert all(np.isfinite(arrays[name]).all() for name in ("out", "dout", "dx", "C"))
 
 
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -510,6 +528,29 @@ def test_the_rule_from_delta_to_delta(hand: Path) -> None:
         "= (Σ(f=0..0, u=0..1, v=0..1) rotated[f, c, u, v]·padded[f, i + u, j + v])·(a⁽¹⁾[c, i, j]·(1 - a⁽¹⁾[c, i, j]))",
         "for c = 0…1, i = 0…1, j = 0…1",
     )
+
+
+def test_softmax_and_cross_entropy_with_numbers(document: Document) -> None:
+    """What is shown is what is computed: the largest score comes off before exp."""
+    text = FORMATS["text"].render(document)
+    assert in_order(
+        text,
+        "m = max(f=0..2) z⁽⁹⁾[f]",
+        "total = Σ(g=0..2) exp(z⁽⁹⁾[g] - m)",
+        "a⁽¹⁰⁾[f] = exp(z⁽⁹⁾[f] - m) / total",
+        "m = max(f=0..2) a⁽¹⁰⁾[f]",
+        "total = Σ(g=0..2) exp(a⁽¹⁰⁾[g] - m)",
+        "s[f] = exp(a⁽¹⁰⁾[f] - m) / total",
+        "C = -Σ(f=0..2) y[f]·(a⁽¹⁰⁾[f] - m - log(total))",
+        "∂C/∂a⁽¹⁰⁾[f] = s[f] - y[f]",
+    )
+    for letter, total in zip(
+        ("z⁽⁹⁾", "a⁽¹⁰⁾"), re.findall(r"^    total = exp\([^=]*= (\S+)$", text, re.M), strict=True
+    ):
+        scores = re.search(rf"^    {letter} = \[ (.*) \]$", text, re.M)
+        assert scores is not None
+        values = np.array([float(score) for score in scores[1].split()])
+        assert float(total) == pytest.approx(np.exp(values - values.max()).sum(), abs=1e-8)
 
 
 def test_what_is_not_in_one_formula(document: Document) -> None:

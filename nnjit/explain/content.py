@@ -192,8 +192,11 @@ class _Writer:
             if array.shape:
                 yield from numbers(formula.array, array, names)
             if isinstance(array, Defined):
-                continue
-            worked = filled_in(formula, _telling(array), environment)
+                if array.shape:
+                    continue
+                worked = filled_in(formula, (), environment)
+            else:
+                worked = filled_in(formula, _telling(array), environment)
             if len(worked.sides) > 2:
                 yield Display(worked)
             if formula.array in tensors:

@@ -22,7 +22,7 @@ Environment: TypeAlias = Mapping[str, Any]
 
 
 class Defined:
-    """An array that a formula defines, evaluated where it is read."""
+    """An array, or a number of shape (), that a formula defines, evaluated where it is read."""
 
     def __init__(self, formula: Formula, shape: tuple[int, ...], environment: Environment) -> None:
         self.shape = shape
@@ -63,7 +63,8 @@ def evaluate(node: ast.expr, environment: Environment) -> float | None:
         case ast.Constant(value=value):
             return value  # type: ignore[return-value]
         case ast.Name(id=name):
-            return environment[name]  # type: ignore[no-any-return]
+            number = environment[name]
+            return number[()] if isinstance(number, Defined) else number
         case ast.Subscript(value=ast.Name(id=name)):
             return _read(environment[name], [evaluate(index, environment) for index in indices_of(node)])
         case ast.UnaryOp(operand=operand):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
+from itertools import chain
 
 from nnjit.explain.document import Block, Display, Heading, Matrix, Paragraph, Renderer, Table
 from nnjit.explain.formula import Formula, Style
@@ -77,11 +79,16 @@ class TextRenderer(Renderer):
 def _lines(pieces: Sequence[str]) -> list[str]:
     """Pieces of a formula put together to lines."""
     lines = [""]
-    for piece in pieces:
+    for piece in chain.from_iterable(map(_parts, pieces)):
         if lines[-1] and len(lines[-1] + piece) > WIDTH - 4:
             lines.append("")
         lines[-1] = (lines[-1] + piece).lstrip()
     return lines
+
+
+def _parts(piece: str) -> list[str]:
+    """A piece that is longer than a line parted after its commas."""
+    return re.split("(?<=, )", piece) if len(piece) > WIDTH - 4 else [piece]
 
 
 def _columns(rows: Sequence[Sequence[str]], first_is_text: bool = False) -> list[str]:

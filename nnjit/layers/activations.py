@@ -89,7 +89,17 @@ class Softmax(Layer):
     def equations(self, shape: Shape) -> Equations:
         (classes,) = shape
         return Equations(
-            (Equation(f"out[f] = exp(x[f]) / sum(exp(x[g]), g={classes})"),),
+            (
+                Equation(
+                    f"m = max(x[f], f={classes})",
+                    f"The shares are $exp(x[f]) / sum(exp(x[g]), g={classes})$. They stay the same when the largest "
+                    "entry is taken off each, and then no exp can overflow (Goodfellow et al. 2016, Deep Learning, "
+                    "section 4.1).",
+                    (),
+                ),
+                Equation(f"total = sum(exp(x[g] - m), g={classes})", shape=()),
+                Equation("out[f] = exp(x[f] - m) / total"),
+            ),
             (
                 Equation(
                     f"dx[f] = out[f] * (dout[f] - sum(dout[g] * out[g], g={classes}))",
