@@ -464,8 +464,8 @@ def test_a_kernel_that_disagrees_is_shown(hand: Path, monkeypatch: pytest.Monkey
     """A gradient wrong by 1 % agrees with neither the formula nor the difference."""
     honest = Probe.backward
 
-    def planted(probe: Probe) -> None:
-        honest(probe)
+    def planted(probe: Probe, *arguments: Any) -> None:
+        honest(probe, *arguments)
         assert probe.bound.gradients is not None
         probe.bound.gradients[probe.network.layout.indices("layers.0.weight")[0, 0, 1, 1]] *= 1.01
 
@@ -478,6 +478,24 @@ def test_a_kernel_that_disagrees_is_shown(hand: Path, monkeypatch: pytest.Monkey
         r"∂C/∂w⁽⁰⁾\[0, 0, 1, 1\] +77 +77\.77 +(77\.000000000|76\.999999999\d*|77) +9\.9e-03  WRONG\n", text
     )
     assert "1 DISAGREES." in text
+
+
+@pytest.mark.parametrize("divide", [0.01, 0.0001])
+def test_scores_of_thousands_are_no_fault(divide: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost's rounding is that of the scores; it hides no gradient that is wrong by 1 %."""
+    _, checks = written(CONFIGS / "digits.yaml", f"data.divide={divide}")
+    assert (checks.wrong, checks.entries) == (0, 115)
+    assert checks.one_sided > 10 and checks.difference_error < TOLERANCE
+    honest = Probe.backward
+
+    def planted(probe: Probe, *arguments: Any) -> None:
+        honest(probe, *arguments)
+        assert probe.bound.gradients is not None
+        probe.bound.gradients[probe.network.layout.indices("layers.0.bias")] *= 1.01
+
+    monkeypatch.setattr(Probe, "backward", planted)
+    _, checks = written(CONFIGS / "digits.yaml", f"data.divide={divide}")
+    assert checks.wrong == 8
 
 
 RELU = "model=[{conv2d: {filters: 1, kernel: 2, weight_init: {values: [[[[1, 0], [0, -1]]]]}}}, relu]"
@@ -503,8 +521,8 @@ def test_a_wrong_gradient_on_one_side_is_found(hand: Path, monkeypatch: pytest.M
     np.save(hand.parent / "x.npy", np.array([[[[0, 2.0, 0], [0, 0, 0], [0, 0, 0]]]]))
     honest = Probe.backward
 
-    def planted(probe: Probe) -> None:
-        honest(probe)
+    def planted(probe: Probe, *arguments: Any) -> None:
+        honest(probe, *arguments)
         assert probe.bound.gradients is not None
         probe.bound.gradients[probe.network.layout.indices("layers.0.bias")] *= 1.01
 

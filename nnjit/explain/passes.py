@@ -18,6 +18,7 @@ from nnjit.gradcheck.check import RETRIES, TOLERANCES, relative_error
 from nnjit.gradcheck.configured import scaled
 from nnjit.gradcheck.difference import Gradient, Line, rounding_of_difference
 from nnjit.gradcheck.probe import Probe, Tensor
+from nnjit.gradcheck.rounding import measure
 from nnjit.kernels.program import Program
 from nnjit.network import Network
 from nnjit.optimizers import Optimizer, OptimizerSite
@@ -36,6 +37,8 @@ class Confirmation:
 
     numeric: float | None
     error: float | None
+    rounding: float
+    """By how much rounding may have moved the gradient."""
     one_sided: bool = False
     """Whether there is a kink on one side, and the difference is that of the other."""
 
@@ -77,6 +80,7 @@ class Passes:
         """The class that the network gives the sample, if its outputs stand for classes."""
         if subject.classes is not None:
             self.answer = subject.classes[chosen_classes(config.loss, self.outputs[-1][None])[0]]
+        self._rounding = measure(self._probe, self._probe)
         self._gradients = {tensor.name: self._gradient(tensor) for tensor in [*self._probe.tensors(), self._output()]}
 
     def confirm(self, name: str, place: tuple[int, ...], gradient: float) -> Confirmation:
@@ -94,18 +98,21 @@ class Passes:
         for _ in range(1 + RETRIES):
             numeric = line.extrapolated(step)
             if numeric is not None:
-                return self._confirmation(gradient, numeric, step)
+                return self._confirmation(gradient, line.rounding, numeric, step)
             for side in (step, -step):
                 numeric = self._one_sided(self._gradients[name].tensor, entry, side)
                 if numeric is not None:
-                    return self._confirmation(gradient, numeric, step, one_sided=True)
+                    return self._confirmation(gradient, line.rounding, numeric, step, one_sided=True)
             step /= 8
-        return Confirmation(None, None)
+        return Confirmation(None, None, line.rounding)
 
-    def _confirmation(self, gradient: float, numeric: float, step: float, one_sided: bool = False) -> Confirmation:
-        # What rounding leaves of a difference; on one side it is extrapolated from smaller steps.
-        floor = rounding_of_difference(self.cost, step / 8 if one_sided else step) / TOLERANCE
-        return Confirmation(numeric, relative_error(gradient, numeric, floor), one_sided)
+    def _confirmation(
+        self, gradient: float, rounding: float, numeric: float, step: float, one_sided: bool = False
+    ) -> Confirmation:
+        # As gradcheck counts it; a difference on one side is extrapolated from smaller steps.
+        difference = rounding_of_difference(self.cost, step / 8 if one_sided else step, self._rounding.cost)
+        floor = (difference + rounding) / TOLERANCE
+        return Confirmation(numeric, relative_error(gradient, numeric, floor), rounding, one_sided)
 
     def _one_sided(self, tensor: Tensor, entry: int, step: float) -> float | None:
         """The difference between the cost at an entry and at the entry plus `step`, half and a quarter of it,
@@ -151,7 +158,9 @@ class Passes:
         )
 
     def _gradient(self, tensor: Tensor) -> Gradient:
-        return Gradient.take(self._probe, tensor, self._probe, tensor, np.zeros(len(tensor.places)))
+        # The loss gives the output's gradient with one subtraction, whose rounding is below any tolerance.
+        rounding = self._rounding.gradients.get(tensor.name, np.zeros(len(tensor.places)))
+        return Gradient.take(self._probe, tensor, self._probe, tensor, rounding)
 
     def _output(self) -> Tensor:
         """The network's output, whose gradient the loss gives."""

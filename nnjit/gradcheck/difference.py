@@ -123,9 +123,10 @@ class Line:
         return None if coarse is None or fine is None else (4 * fine - coarse) / 3
 
 
-def rounding_of_difference(cost: float, step: float) -> float:
-    """What rounding of the cost may add to a difference at `step`."""
-    return 8 * float(np.finfo(np.float64).eps) * max(abs(cost), 1.0) / step
+def rounding_of_difference(cost: float, step: float, spread: float = 0.0) -> float:
+    """What rounding of the cost may add to a difference at `step`: that of the cost itself as a number or, where it has
+    been measured and is more, the root mean square `spread`, for a cost is a small difference of large scores."""
+    return 8 * max(float(np.finfo(np.float64).eps) * max(abs(cost), 1.0), spread) / step
 
 
 SLOPES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {

@@ -92,6 +92,10 @@ class Probe:
     def cost(self, stage: int = 0) -> float:
         """The mean cost of the samples, with the forward pass run from `stage` on."""
         self._run(self._first_calls[stage], len(self.forward_calls))
+        return self.last_cost()
+
+    def last_cost(self) -> float:
+        """The mean cost of the samples in the last forward pass."""
         return float(self._loss.costs.sum(dtype=np.float64)) / self.samples
 
     def backward(self, disturb: Callable[[NDArray[Any]], None] = lambda vectors: None) -> None:

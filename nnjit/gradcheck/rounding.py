@@ -33,6 +33,8 @@ class Rounding:
     """By how much each entry of a tensor's gradient may be off."""
     unsettled: NDArray[np.int64]
     """The samples for which rounding alone decides a branch: the side of a relu, the winner of a maximum."""
+    cost: float
+    """Root mean square of what it adds to the cost in the probe's dtype."""
 
 
 @np.errstate(invalid="ignore", over="ignore")  # a gradient that is no number has no rounding either, and fails
@@ -45,13 +47,15 @@ def measure(probe: Probe, twin: Probe) -> Rounding:
     unsettled = _differ(probe, decided)
     before = [tensor.gradient[tensor.gradient_places].astype(np.float64) for tensor in tensors]
     squares = [np.zeros(len(gradient)) for gradient in before]
+    cost, moved = probe.last_cost(), []
     for _ in _disturbed(probe):
         unsettled |= _differ(probe, decided)
+        moved.append(probe.last_cost() - cost)
         for square, tensor, gradient in zip(squares, tensors, before, strict=True):
             square += (tensor.gradient[tensor.gradient_places] - gradient) ** 2
     probe.backward()
     spread = {tensor.name: MARGIN * np.sqrt(sums / PASSES) for tensor, sums in zip(tensors, squares, strict=True)}
-    return Rounding(spread, np.flatnonzero(unsettled))
+    return Rounding(spread, np.flatnonzero(unsettled), float(np.sqrt(np.mean(np.square(moved)))))
 
 
 def _differ(probe: Probe, decided: list[NDArray[Any]]) -> NDArray[np.bool_]:
