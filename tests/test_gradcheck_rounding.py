@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from battery import Array, compiled_only, layers_of, loss_of
 
-from nnjit.config import parse_config
+from nnjit.config import load_config, parse_config
 from nnjit.gradcheck import Probe, Settings, check, configured, rounding
 from nnjit.gradcheck.cases import cases
 from nnjit.gradcheck.configured import INPUT_JITTER, configured_probe
@@ -238,3 +239,11 @@ def test_moving_ends(configured_float32: Callable[[], Probe], monkeypatch: pytes
     monkeypatch.setattr(configured, "measure", lambda probe, twin: asked.append(probe) or Rounding({}, np.arange(6)))
     configured_float32()
     assert len(asked) == configured.ATTEMPTS
+
+
+def test_the_cost_rounds_as_its_scores_do() -> None:
+    """Of scores of thousands it is a small difference: more than rounding of the cost alone moves the differences."""
+    loaded = load_config(Path(__file__).parents[1] / "configs" / "digits.yaml", ["data.divide=0.0001"])
+    probe = configured_probe(loaded.config, prepare(loaded), samples=1, dtype=np.dtype(float), seed=0, steps=0)
+    assert measure(probe, probe).cost > 4 * np.finfo(float).eps * probe.cost()
+    assert check(probe, Settings(), positions={0}).passed

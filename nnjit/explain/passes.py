@@ -160,7 +160,7 @@ class Passes:
     def _gradient(self, tensor: Tensor) -> Gradient:
         # The loss gives the output's gradient with one subtraction, whose rounding is below any tolerance.
         rounding = self._rounding.gradients.get(tensor.name, np.zeros(len(tensor.places)))
-        return Gradient.take(self._probe, tensor, self._probe, tensor, rounding)
+        return Gradient.take(self._probe, tensor, self._probe, tensor, rounding, self._rounding.cost)
 
     def _output(self) -> Tensor:
         """The network's output, whose gradient the loss gives."""

@@ -4,9 +4,10 @@ The gradient is that of the very kernels that training uses, in the dtype that w
 in float64, of a float64 network that has been given exactly the same parameters, inputs and targets. In float32 they
 would need steps so large that every deep network crosses kinks, and would still know little. The relative error of an
 entry is |a - n| / max(|a|, |n|, floor), and floor = (rounding of the difference + rounding of the gradient) /
-tolerance: below it, rounding alone could exceed the tolerance. The first is 8 * eps * max(|C|, 1) / h, the second is
-measured (`rounding`) and counts in float32. So two tiny gradients pass, and an entry wrong by 1 % is seen as long as it
-is above 100 * tolerance * floor; how many are not is counted.
+tolerance: below it, rounding alone could exceed the tolerance. The first is 8 * eps * max(|C|, 1) / h, or more where
+the cost's own rounding is measured to be more; the second is measured too (`rounding`) and counts in float32. So two
+tiny gradients pass, and an entry wrong by 1 % is seen as long as it is
+above 100 * tolerance * floor; how many are not is counted.
 
 An entry whose evaluations decide otherwise than the gradient's pass (the side of a relu, the winner of a max) has no
 derivative to compare with: it is tried again with smaller steps, and if it still does it is counted as a kink, neither
@@ -184,11 +185,13 @@ def analytic_gradients(probe: Probe, positions: set[int] | None) -> list[Gradien
     """
     twin = probe.twin()
     rounding = measure(probe, twin)
+    # The passes that were disturbed are the probe's; its twin's round by as much less as float64 does.
+    spread = rounding.cost * np.finfo(np.float64).eps / np.finfo(probe.network.dtype).eps
     if positions is not None:
         first = [stage.position for stage in probe.network.stages]
         positions = {max(start for start in first if start <= position) for position in positions}
     return [
-        Gradient.take(probe, tensor, twin, twin_tensor, rounding.gradients[tensor.name])
+        Gradient.take(probe, tensor, twin, twin_tensor, rounding.gradients[tensor.name], float(spread))
         for tensor, twin_tensor in zip(probe.tensors(), twin.tensors(), strict=True)
         if positions is None or tensor.position in positions
     ]
@@ -268,7 +271,7 @@ def compare(line: Line, cost: float, tolerance: float) -> Comparison:
         numeric = line.numeric(step)
     if numeric is None:
         return Comparison(line.analytic, None)
-    floor = (rounding_of_difference(cost, step) + line.rounding) / tolerance
+    floor = (rounding_of_difference(cost, step, line.gradient.spread) + line.rounding) / tolerance
     error = relative_error(line.analytic, numeric, floor)
     if error > tolerance / 100:
         finer = line.extrapolated(step)

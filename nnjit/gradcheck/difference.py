@@ -37,16 +37,24 @@ class Gradient:
     """The derivative of the activation that made each entry, which is a factor of its gradient."""
     rounding: NDArray[np.float64]
     """By how much each value may be off because of rounding."""
+    spread: float
+    """Root mean square of what rounding adds to the cost of `probe`."""
 
     @classmethod
     def take(
-        cls, passed: Probe, tensor: Tensor, twin: Probe, twin_tensor: Tensor, rounding: NDArray[np.float64]
+        cls,
+        passed: Probe,
+        tensor: Tensor,
+        twin: Probe,
+        twin_tensor: Tensor,
+        rounding: NDArray[np.float64],
+        spread: float,
     ) -> Gradient:
         """The gradient of `tensor` by the passes that `passed` has run, for differences of its twin."""
         outputs = tensor.memory[tensor.places].astype(np.float64)
         values = tensor.gradient[tensor.gradient_places].astype(np.float64)
         decisions = passed.decisions(tensor.stage)
-        return cls(twin, twin_tensor, decisions, values, SLOPES[tensor.slope](outputs), rounding)
+        return cls(twin, twin_tensor, decisions, values, SLOPES[tensor.slope](outputs), rounding, spread)
 
 
 class Line:

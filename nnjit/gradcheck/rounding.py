@@ -33,7 +33,7 @@ class Rounding:
     """By how much each entry of a tensor's gradient may be off."""
     unsettled: NDArray[np.int64]
     """The samples for which rounding alone decides a branch: the side of a relu, the winner of a maximum."""
-    cost: float
+    cost: float = 0.0
     """Root mean square of what it adds to the cost in the probe's dtype."""
 
 
