@@ -33,10 +33,24 @@ def read_state(run: RunFolder, loaded: LoadedConfig) -> Checkpoint:
     return checkpoint
 
 
+def changed_steps(state: Checkpoint, run: RunFolder, loaded: LoadedConfig) -> list[str]:
+    """What the steps to come do otherwise than those that a run has taken, a line for each key of the config."""
+    different = changes(stored_config(state, run.last), loaded.located())
+    return [
+        f"going on with {show(path)} {abridged(now)} from step {state.progress.step + 1} ({abridged(before)} so far)"
+        for path, (before, now) in different.items()
+        if path in CHANGES_STEPS
+    ]
+
+
+CHANGES_STEPS: tuple[Path, ...] = (("optimizer", "learning_rate"),)
+"""Where a run may go on with another value that makes its steps others."""
+
+
 def _may_change(path: Path, config: Config) -> bool:
     """Whether a run may go on with another value there: how long it trains, how often it saves, where its data lies,
     and the learning rate, each of which the checkpoint records with the step that it came at."""
-    if path in (("train", "epochs"), ("train", "checkpoint_every"), ("optimizer", "learning_rate")):
+    if path in (("train", "epochs"), ("train", "checkpoint_every"), *CHANGES_STEPS):
         return True
     section, *rest = path
     if section != "data" or len(rest) != 2:

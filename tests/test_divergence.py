@@ -289,8 +289,10 @@ def test_the_command_that_it_gives_goes_on() -> None:
     assert lines[-1].strip() == report["go_on"]
     words = shlex.split(report["go_on"])[1:]
     words[-1] = "optimizer.learning_rate=0.001"
-    result = nnjit(*words, "--quiet")
+    result = nnjit(*words)
     assert (result.exit_code, result.stdout) == (0, "runs/tiny/best.safetensors\n")
+    said = "going on with optimizer.learning_rate 0.001 from step 1 (1e+30 so far)"
+    assert result.stderr.splitlines().count(said) == 1
     records = [json.loads(line) for line in Path("runs/tiny/metrics.jsonl").read_text().splitlines()]
     assert [record["learning_rate"] for record in records] == [0.001] * 3
     progress = read_checkpoint(Path("runs/tiny/last.safetensors")).progress

@@ -206,6 +206,25 @@ def test_a_run_goes_on_with_its_own_config_alone() -> None:
     assert lines[-1] == "set them back, or begin a new run without --resume"
 
 
+def test_another_learning_rate_is_no_secret() -> None:
+    """A line says so, for no other change that is allowed; what was trained before keeps its own rate."""
+    line = "going on with optimizer.learning_rate 0.02 from step 7 (0.001 so far)"
+    assert stop_at([6], signal.SIGINT, "--set", "optimizer.learning_rate=0.001").exit_code == 130
+    arguments = ["train", "tiny.yaml", "--resume", "--set", "train.epochs=3", "--set", "train.checkpoint_every=100"]
+    result = nnjit(*arguments, "--set", "optimizer.learning_rate=0.02")
+    assert result.exit_code == 0 and result.stderr.splitlines().count(line) == 1
+    rates = read_checkpoint(Path("runs/tiny/last.safetensors")).progress.learning_rates
+    assert rates == [[0, 0.001], [6, 0.02]]
+    # Once begun, the new rate is the run's own.
+    again = nnjit("train", "runs/tiny/config.yaml", "--resume", "--set", "train.epochs=4")
+    assert again.exit_code == 0 and "going on with" not in again.stderr
+
+
+def test_another_learning_rate_and_quiet() -> None:
+    train(epochs=1)
+    assert train("--resume", "--set", "optimizer.learning_rate=0.02", epochs=2).stderr == ""
+
+
 def test_a_run_goes_on_where_its_data_has_moved_but_not_with_other_data() -> None:
     copy = Path("copy.csv")
     text = TINY.replace(TINY.split("file: ")[1].split(",")[0], "copy.csv", 1)

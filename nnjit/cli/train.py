@@ -37,10 +37,10 @@ def train(config: str, out: Path | None, resume: bool, overrides: tuple[str, ...
     to use; the path of the latter is printed.
 
     --resume takes the run's own config; only train.epochs, train.checkpoint_every, optimizer.learning_rate and the
-    paths of the data may differ.
+    paths of the data may differ. Another learning rate is said, with the step that it comes at.
 
-    Ctrl-C or SIGTERM saves after the running step. The same bits come out however often a run is stopped and resumed,
-    and on any number of threads.
+    Ctrl-C or SIGTERM saves after the running step. With the same config the same bits come out however often a run is
+    stopped and resumed, and on any number of threads.
 
     \b
     Examples:
@@ -76,7 +76,7 @@ def _start(config: str, out: Path | None, resume: bool, overrides: tuple[str, ..
     loaded = load_config(config, overrides)
     run = run_to_resume(config, out) if resume else new_run(config, out)
 
-    from nnjit.resuming import read_state
+    from nnjit.resuming import changed_steps, read_state
 
     state = read_state(run, loaded) if resume else None
     if state and state.progress.epoch >= loaded.config.train.epochs:
@@ -103,6 +103,9 @@ def _start(config: str, out: Path | None, resume: bool, overrides: tuple[str, ..
             trainer = Trainer(loaded.located(), dataset, run, state)
         on_failure.pop_all()
     if state is not None:
+        if not quiet:
+            for line in changed_steps(state, run, loaded):
+                click.echo(line, err=True)
         run.keep_epochs(state.progress.epoch)
         run.write_config(resolved)
     return trainer

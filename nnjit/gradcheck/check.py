@@ -6,8 +6,8 @@ would need steps so large that every deep network crosses kinks, and would still
 entry is |a - n| / max(|a|, |n|, floor), and floor = (rounding of the difference + rounding of the gradient) /
 tolerance: below it, rounding alone could exceed the tolerance. The first is 8 * eps * max(|C|, 1) / h, or more where
 the cost's own rounding is measured to be more; the second is measured too (`rounding`) and counts in float32. So two
-tiny gradients pass, and an entry wrong by 1 % is seen as long as it is
-above 100 * tolerance * floor; how many are not is counted.
+tiny gradients pass, and an entry wrong by 1 % is seen as long as it is above 100 * tolerance * floor; how many are not
+is counted.
 
 An entry whose evaluations decide otherwise than the gradient's pass (the side of a relu, the winner of a max) has no
 derivative to compare with: it is tried again with smaller steps, and if it still does it is counted as a kink, neither
