@@ -87,8 +87,8 @@ def _lines(pieces: Sequence[str]) -> list[str]:
 
 
 def _parts(piece: str) -> list[str]:
-    """A piece that is longer than a line parted after its commas."""
-    return re.split("(?<=, )", piece) if len(piece) > WIDTH - 4 else [piece]
+    """A piece that is longer than a line parted between the numbers of a list, as a maximum of many has."""
+    return re.split(r"(?<=\d, )(?=[-\d…])", piece) if len(piece) > WIDTH - 4 else [piece]
 
 
 def _columns(rows: Sequence[Sequence[str]], first_is_text: bool = False) -> list[str]:
