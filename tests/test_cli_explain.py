@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from command import DIGITS, TINY, nnjit, without_compiling
 
@@ -165,6 +166,24 @@ def test_a_wrong_gradient_ends_with_exit_code_5(monkeypatch: pytest.MonkeyPatch)
     assert result.exit_code == 5
     assert "WRONG" in result.stdout
     assert without_compiling(result.stderr) == "error: 8 of 22 gradients are wrong\n"
+
+
+@pytest.mark.parametrize(("command", "where"), [("explain", "sample 0 of the train split"), ("gradcheck", "step 0")])
+def test_a_loss_that_is_not_finite(command: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.full((4, 3), 1e300))
+    np.save("y.npy", np.zeros((4, 2)))
+    Path("large.yaml").write_text(
+        "data: {train: {inputs: x.npy, targets: y.npy}}\nmodel: [dense: 2]\nloss: mean_squared_error\n"
+        "optimizer: {learning_rate: 0.1}\ntrain: {precision: float64, batch_size: 4}\n"
+    )
+    result = nnjit(command, "large.yaml")
+    purpose = "explain" if command == "explain" else "check gradients of"
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert without_compiling(result.stderr) == (
+        f"error: {where}: expected a finite loss to {purpose}, got inf; "
+        "scale the data down (data.divide, data.standardize) or use smaller parameters\n"
+    )
 
 
 def test_values_of_another_shape_are_refused_where_they_stand(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from nnjit.config import load_config
 from nnjit.equations import Equation, Equations
 from nnjit.errors import ConfigError
 from nnjit.explain import FORMATS, Checks, at_the_start, explain
-from nnjit.explain.document import Document
+from nnjit.explain.content import _chosen
+from nnjit.explain.document import Display, Document
 from nnjit.explain.evaluate import Defined, evaluate, value_at
 from nnjit.explain.formula import Formula
 from nnjit.explain.passes import TOLERANCE, Passes
@@ -370,6 +371,13 @@ def test_text_fits_a_terminal_but_for_matrices(document: Document) -> None:
     assert max(len(line) for line in lines if not line.rstrip().endswith(("]", "ok"))) <= 120
 
 
+def test_a_long_maximum_is_parted_between_its_numbers() -> None:
+    numbers = ", ".join(f"{k}.123456789" for k in range(20))
+    shown = FORMATS["text"].block(Display(Formula.parse(f"m = max({numbers}) = 19.123456789", {})))
+    assert max(map(len, shown.splitlines())) <= 104 and " ".join(shown.split()) == f"m = max({numbers}) = 19.123456789"
+    assert shown.startswith("    m = max(0.123456789, 1.123456789, ")
+
+
 def test_markdown_is_well_formed(document: Document) -> None:
     text = FORMATS["markdown"].render(document)
     assert text.startswith("# ") and r"/a\_\<b>&\*c\*.yaml, explained" in text.splitlines()[0]
@@ -496,6 +504,27 @@ def test_scores_of_thousands_are_no_fault(divide: float, monkeypatch: pytest.Mon
     monkeypatch.setattr(Probe, "backward", planted)
     _, checks = written(CONFIGS / "digits.yaml", f"data.divide={divide}")
     assert checks.wrong == 8
+
+
+def test_what_is_no_number_is_not_overlooked(hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Probe.backward
+
+    def planted(probe: Probe, *arguments: Any) -> None:
+        honest(probe, *arguments)
+        assert probe.bound.gradients is not None
+        probe.bound.gradients[probe.network.layout.indices("layers.0.weight")[0, 0, 0, 1]] = np.nan
+
+    monkeypatch.setattr(Probe, "backward", planted)
+    document, checks = written(hand)
+    assert checks.wrong == 1 and np.isnan([checks.formula_error, checks.difference_error]).all()
+    text = " ".join(FORMATS["text"].render(document).split())
+    assert "largest relative error is nan between kernels and formulas, nan between kernels and differences" in text
+
+
+def test_of_a_large_gradient_what_is_no_number_is_looked_at() -> None:
+    gradient = np.arange(1000.0)
+    gradient[[3, 500]] = np.nan
+    assert {3, 500, 999, 998, 997} <= set(_chosen(gradient))
 
 
 RELU = "model=[{conv2d: {filters: 1, kernel: 2, weight_init: {values: [[[[1, 0], [0, -1]]]]}}}, relu]"

@@ -90,12 +90,28 @@ VALUES = [
     ("exp(1000 * v[i])", (0, 0), math.inf),
     ("max(x[i, j], 0) + tanh(0) + min(k, 1)", (0, 1), 1.0),
     ("floor(7 / 2) % 2 + 7 // 2", (0, 0), 4.0),
+    # Too large is infinite, without a value is NaN.
+    ("(1e200 * x[i, j]) ** 2", (0, 1), math.inf),
+    ("(1e200 * x[i, j]) ** 3", (0, 1), -math.inf),
+    ("sum(1e308 * v[i] * (a + 1), a=2)", (0, 0), math.inf),
+    ("sum(1e308 * k * (1 - 2 * a), a=2)", (0, 0), math.nan),
+    ("mean(1e308 * k * (1 - 2 * a), a=2)", (0, 0), math.nan),
+    ("exp(710)", (0, 0), math.inf),
+    ("exp(709.5)", (0, 0), math.exp(709.5)),
+    ("exp(1e308 * k - 1e308 * k)", (0, 0), math.nan),
+    ("max(0, 1e308 * k - 1e308 * k)", (0, 0), math.nan),
+    ("max(1e308 * k * a, a=2)", (0, 0), math.nan),
+    ("log(0) + v[i] / 0", (0, 0), math.nan),
+    ("-v[i] / 0", (0, 0), -math.inf),
+    ("log(-v[i])", (0, 0), math.nan),
 ]
 
 
 @pytest.mark.parametrize(("right", "place", "value"), VALUES)
 def test_value(right: str, place: tuple[int, ...], value: float) -> None:
-    assert value_at(Formula.parse(f"y[i, j] = {right}", {}), place, ARRAYS) == pytest.approx(value, abs=1e-15)
+    assert value_at(Formula.parse(f"y[i, j] = {right}", {}), place, ARRAYS) == pytest.approx(
+        value, abs=1e-15, nan_ok=True
+    )
 
 
 def test_what_cannot_be_evaluated_is_refused() -> None:

@@ -42,7 +42,7 @@ class Checks:
 def explain(subject: Subject, sample: int, layer: int | None) -> tuple[Document, Checks]:
     """The explanation of a network for one sample of its split, of all layers or of one, and its checks.
 
-    Raises ConfigError for a layer, loss or optimizer without equations.
+    Raises ConfigError for a layer, loss or optimizer without equations, DivergedError for a loss that is not finite.
     """
     writer = _Writer(subject, Passes(subject, sample), sample)
     document = list(writer.write(layer))
@@ -220,7 +220,7 @@ class _Writer:
             wrong = found.contradicts or not apart <= TOLERANCE
             self.checks.entries += 1
             self.checks.wrong += wrong
-            self.checks.formula_error = max(self.checks.formula_error, apart)
+            self.checks.formula_error = _larger(self.checks.formula_error, apart)
             verdict = "WRONG" if wrong else "ok"
             if found.numeric is None or found.error is None:
                 self.checks.kinks += 1
@@ -229,7 +229,7 @@ class _Writer:
                 if found.one_sided:
                     self.checks.one_sided += 1
                     verdict += ", one side"
-                self.checks.difference_error = max(self.checks.difference_error, found.error)
+                self.checks.difference_error = _larger(self.checks.difference_error, found.error)
                 last = (figure(found.numeric), f"{found.error:.1e}")
             shown = entry_at(formula.array, place, formula.names)
             rows.append((shown, figure(written), figure(kernel), *last, verdict))
@@ -366,6 +366,11 @@ def _ranges(formula: Formula, shape: tuple[int, ...]) -> str:
     return ", ".join(f"{index} = 0" + (f"…{size - 1}" if size > 1 else "") for index, size in runs)
 
 
+def _larger(one: float, two: float) -> float:
+    """The larger number; NaN if either is."""
+    return float(np.maximum(one, two))
+
+
 def _telling(array: Array) -> tuple[int, ...]:
     """The first entry, or the largest if the first is 0."""
     first = (0,) * array.ndim
@@ -378,7 +383,8 @@ def _chosen(gradient: Array) -> list[int]:
     """The entries of a flat gradient that are confirmed."""
     if gradient.size <= ALL_ENTRIES:
         return list(range(gradient.size))
-    largest = np.argsort(-np.abs(gradient), kind="stable")[:LARGEST]
+    size = np.where(np.isnan(gradient), np.inf, np.abs(gradient))  # what is no number is looked at first
+    largest = np.argsort(-size, kind="stable")[:LARGEST]
     drawn = np.random.default_rng(0).choice(gradient.size, DRAWN, replace=False)
     return sorted({*largest.tolist(), *drawn.tolist()})
 

@@ -130,7 +130,7 @@ def _fill_terms(name: str, body: ast.expr, places: list[Environment]) -> ast.exp
     shown = chosen if len(chosen) <= WHOLE else chosen[:TERMS]
     terms = [_fill(body, places[k]) for k in shown]
     if rest := chosen[len(shown) :]:
-        together = "" if name == "max" else f" ({figure(math.fsum(values[k] or 0 for k in rest))} in all)"
+        together = "" if name == "max" else f" ({figure(_total([values[k] or 0 for k in rest]))} in all)"
         terms.append(ast.Name(f"… {len(rest)} more{together}"))
     if name == "max":
         return ast.Call(ast.Name("max"), terms, [])
@@ -150,12 +150,43 @@ def _present(terms: list[float | None]) -> list[float]:
     return [term for term in terms if term is not None]
 
 
+# Arithmetic as the kernels have it: what is too large is infinite, what has no value is NaN, and neither is an error.
+
+
 def _divide(a: float, b: float) -> float:
-    return a / b if b else math.copysign(math.inf, a) if a else math.nan
+    return a / b if b else a * math.inf
+
+
+def _power(a: float, b: float) -> float:
+    try:
+        return float(a**b)
+    except OverflowError:
+        return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
 
 
 def _exponential(x: float) -> float:
-    return math.exp(x) if x < 709 else math.inf
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _logarithm(x: float) -> float:
+    if x > 0:
+        return math.log(x)
+    return -math.inf if x == 0 else math.nan
+
+
+def _total(terms: list[float]) -> float:
+    """The sum, rounded once."""
+    try:
+        return math.fsum(terms)
+    except (OverflowError, ValueError):  # a partial sum is too large, or infinities of both signs meet
+        return float(sum(terms))
+
+
+def _largest(*terms: float) -> float:
+    return math.nan if any(term != term for term in terms) else max(terms, default=0.0)
 
 
 OPERATIONS: dict[type[ast.AST], Callable[[float, float], float]] = {
@@ -165,7 +196,7 @@ OPERATIONS: dict[type[ast.AST], Callable[[float, float], float]] = {
     ast.Div: _divide,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
+    ast.Pow: _power,
     ast.Gt: operator.gt,
     ast.Lt: operator.lt,
     ast.GtE: operator.ge,
@@ -174,20 +205,20 @@ OPERATIONS: dict[type[ast.AST], Callable[[float, float], float]] = {
 }
 
 OVER_INDICES: dict[str, Callable[[list[float | None]], float]] = {
-    "sum": lambda terms: math.fsum(_present(terms)),
-    "max": lambda terms: max(_present(terms), default=0.0),
-    "mean": lambda terms: _divide(math.fsum(_present(terms)), len(_present(terms))),
+    "sum": lambda terms: _total(_present(terms)),
+    "max": lambda terms: _largest(*_present(terms)),
+    "mean": lambda terms: _divide(_total(_present(terms)), len(_present(terms))),
     "argmax": _argmax,
     "count": lambda terms: len(_present(terms)),
 }
 
 FUNCTIONS: dict[str, Callable[..., float]] = {
     "exp": _exponential,
-    "log": lambda x: math.log(x) if x > 0 else -math.inf,
+    "log": _logarithm,
     "tanh": math.tanh,
     "sqrt": math.sqrt,
     "abs": abs,
-    "max": max,
+    "max": _largest,
     "min": min,
     "floor": math.floor,
 }

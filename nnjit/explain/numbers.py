@@ -71,7 +71,8 @@ def _around(centre: int, size: int) -> range:
 
 
 def _statistics(array: Array) -> str:
-    found = {"least": array.min(), "largest": array.max(), "mean": array.mean(), "standard deviation": array.std()}
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of what is very large are infinite
+        found = {"least": array.min(), "largest": array.max(), "mean": array.mean(), "standard deviation": array.std()}
     said = ", ".join(f"{name} {figure(float(value))}" for name, value in found.items())
     return f"Of its {array.size:,} numbers {np.count_nonzero(array == 0):,} are 0; {said}."
 

@@ -7,12 +7,14 @@ says how far the network as training binds it is from that.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnjit.errors import DivergedError
 from nnjit.explain.subject import Subject
 from nnjit.gradcheck.check import RETRIES, TOLERANCES, relative_error
 from nnjit.gradcheck.configured import scaled
@@ -75,6 +77,11 @@ class Passes:
         self.parameters: dict[str, Array] = self.network.layout.unpack(self.network.weights)
         self.parameter_gradients: dict[str, Array] = bound.named_gradients()
         self.cost = self._probe.cost()
+        if not math.isfinite(self.cost):
+            raise DivergedError(
+                f"sample {sample} of the {subject.split_name} split: expected a finite loss to explain, "
+                f"got {self.cost}; scale the data down (data.divide, data.standardize) or use smaller parameters"
+            )
         self.fused_difference = self._compare_fused(subject, x, target)
         self.answer = None
         """The class that the network gives the sample, if its outputs stand for classes."""

@@ -61,10 +61,12 @@ def configured_probe(config: Config, dataset: Dataset, *, samples: int, dtype: A
 
 def _require_finite(cost: float, step: int) -> None:
     if not math.isfinite(cost):
-        raise DivergedError(
-            f"step {step}: expected a finite loss to check gradients of, got {cost}; "
+        remedy = (
             "use fewer --steps or a smaller optimizer.learning_rate"
+            if step
+            else "scale the data down (data.divide, data.standardize) or use smaller parameters"
         )
+        raise DivergedError(f"step {step}: expected a finite loss to check gradients of, got {cost}; {remedy}")
 
 
 def scaled(values: NDArray[Any], scaling: Scaling) -> NDArray[np.float64]:
