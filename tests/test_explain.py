@@ -374,6 +374,7 @@ def test_text_fits_a_terminal_but_for_matrices(document: Document) -> None:
 def test_a_long_maximum_is_parted_between_its_numbers() -> None:
     numbers = ", ".join(f"{k}.123456789" for k in range(20))
     shown = FORMATS["text"].block(Display(Formula.parse(f"m = max({numbers}) = 19.123456789", {})))
+    assert not any(line.endswith(" ") for line in shown.splitlines())
     assert max(map(len, shown.splitlines())) <= 104 and " ".join(shown.split()) == f"m = max({numbers}) = 19.123456789"
     assert shown.startswith("    m = max(0.123456789, 1.123456789, ")
 

@@ -66,7 +66,7 @@ class TextRenderer(Renderer):
                 return textwrap.fill(self.text(text), WIDTH)
             case Display(formula, ranges):
                 lines = _lines(self.style.pieces(formula)) + ([f"for {ranges}"] if ranges else [])
-                return "\n".join(f"{'    ' if k == 0 else '        '}{line}" for k, line in enumerate(lines))
+                return "\n".join(f"{'    ' if k == 0 else '        '}{line.rstrip()}" for k, line in enumerate(lines))
             case Matrix(label, rows):
                 name = f"    {self.inline(label)} = "
                 lines = _columns(rows)
