@@ -37,6 +37,12 @@ def test_problems_end_it_with_5(words: tuple[str, ...], count: str) -> None:
     assert (result.exit_code, without_compiling(result.stderr)) == (5, f"error: tiny.yaml: {count} found\n")
 
 
+def test_a_network_without_parameters() -> None:
+    result = nnjit("doctor", "tiny.yaml", "--set", "data.classes=64", "--set", "model=[sigmoid]")
+    assert result.exit_code == 5
+    assert "problem  updates: the network has no parameters\n         -> add a dense" in result.stdout
+
+
 def test_json() -> None:
     result = nnjit("doctor", "tiny.yaml", "--json", *BAD)
     assert (result.exit_code, result.stderr) == (5, "error: tiny.yaml: 4 problems found\n")

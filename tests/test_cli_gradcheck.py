@@ -115,6 +115,7 @@ def test_built_in_cases_of_a_kind() -> None:
     assert [line for line in result.stdout.splitlines() if not line.startswith(" ")] == [
         "tanh {}, input (7,), 11 samples",
         "tanh {}, input (2, 3, 5), 1 sample",
+        "tanh {}, input (3, 2, 2, 2), 8 samples",
         "tanh applied by conv2d and dense, 11 samples",
         "loss mean_squared_error, output (7,), 11 samples",
         "loss mean_squared_error, output (1,), 3 samples",

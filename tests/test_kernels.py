@@ -127,7 +127,7 @@ def test_few_maps(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "choose_bands", lambda rows, maps, kernel, *sizes: rows == few and min(kernel) > 1)
         patch.setattr(image_passes, "choose_band", choose_band)
-        patch.setattr(image_passes, "choose_share", lambda *sizes: share)
+        patch.setattr(image_passes, "choose_band_share", lambda *sizes: share)
         assert_equals_reference(layers, (2, 8, 10), 9)
         bound = Network(layers, (2, 8, 10), np.float64, 0).bind(9)
     of_pass = bound.backward if backward else bound.forward

@@ -144,6 +144,8 @@ def _gradients(network: Network, watched: _Watched) -> Finding:
 def _updates(network: Network, watched: _Watched) -> Finding:
     """Whether the entries of every tensor move: some get no gradient, for others a step is too small to change them."""
     check, layout = "updates", network.layout
+    if not layout.names:
+        return Finding(check, "problem", "the network has no parameters", "add a dense or conv2d layer to the model")
     shares, lost = {}, {}
     for name in layout.names:
         indices = layout.indices(name)
