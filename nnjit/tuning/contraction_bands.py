@@ -23,7 +23,8 @@ def choose_band(maps: int, kernel: tuple[int, int], lines: int, columns: int) ->
     78; to 1 map by 9x9 3 of 7 57, 2 of 10 53.
     """
     height, width = kernel
-    pieces, per_cycle = (1, LOADS) if machine.vector_registers() == 32 else (32 / machine.vector_registers(), 2)
+    pieces = machine.register_pieces()
+    per_cycle = LOADS if pieces == 1 else 2
 
     def cost(shape: BandShape) -> float:
         vectors = (shape.lines + height - 1) * (shape.columns + width - 1)

@@ -38,7 +38,7 @@ def tap_cycles(r: int, c: int, far: float, vectors: float, run: int = 1, fetched
     """Cycles of a tap, one of a run, for a tile of r x c vectors: its multiply-adds, two a cycle, its loads of
     `vectors` vectors and what is fetched ahead, or at least the latency of one addition; and what far loads cost beside
     that. With one or two rows, one multiply-add a cycle was the most that was seen, or 1.4 where taps share vectors."""
-    pieces = 32 / machine.vector_registers()
+    pieces = machine.register_pieces()
     rate = 2 if r > 2 else 1.4 if vectors < c else 1
     loads = (r + vectors * pieces + fetched) / (LOADS if pieces == 1 else 2)
     return max(r * c / rate * pieces, loads, 4.0) + TAP_OVERHEAD / run + 0.15 * r + far

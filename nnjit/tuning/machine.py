@@ -8,7 +8,7 @@ from numba.core.registry import cpu_target
 
 from nnjit.kernels.threads import get_threads
 
-__all__ = ["TASK_BYTES", "get_threads", "vector_registers"]
+__all__ = ["TASK_BYTES", "get_threads", "register_pieces", "vector_registers"]
 
 TASK_BYTES = 1_200_000
 """What a task reads again and again at most: with what it writes it fits a second cache of 2 MiB."""
@@ -22,3 +22,9 @@ def vector_registers() -> int:
     if "avx512f" in enabled:
         return 32
     return 8 if enabled & {"avx", "avx2", "neon"} else 4
+
+
+def register_pieces() -> int:
+    """How many registers a 64-byte vector takes: 1 with AVX-512, 2 with AVX, 4 with SSE (and NEON, whose 32 registers
+    count as AVX's 16 here)."""
+    return {32: 1, 8: 2, 4: 4}[vector_registers()]
