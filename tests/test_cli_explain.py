@@ -171,11 +171,11 @@ def test_a_wrong_gradient_ends_with_exit_code_5(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(("command", "where"), [("explain", "sample 0 of the train split"), ("gradcheck", "step 0")])
 def test_a_loss_that_is_not_finite(command: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    np.save("x.npy", np.full((4, 3), 1e300))
+    np.save("x.npy", np.ones((4, 3)))
     np.save("y.npy", np.zeros((4, 2)))
     Path("large.yaml").write_text(
-        "data: {train: {inputs: x.npy, targets: y.npy}}\nmodel: [dense: 2]\nloss: mean_squared_error\n"
-        "optimizer: {learning_rate: 0.1}\ntrain: {precision: float64, batch_size: 4}\n"
+        "data: {train: {inputs: x.npy, targets: y.npy}, divide: 1.0e-200}\nmodel: [dense: 2]\n"
+        "loss: mean_squared_error\noptimizer: {learning_rate: 0.1}\ntrain: {precision: float64, batch_size: 4}\n"
     )
     result = nnjit(command, "large.yaml")
     purpose = "explain" if command == "explain" else "check gradients of"
