@@ -23,7 +23,7 @@ from nnjit.site import Site
 from nnjit.tuning.contraction import choose_tile, used_by_tiles
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
-from nnjit.tuning.winograd import choose_overlap_shares, choose_tiling, choose_winograd_tile
+from nnjit.tuning.winograd import choose_row_shares, choose_tiling, choose_winograd_tile
 
 
 class Filters(NamedTuple):
@@ -227,7 +227,7 @@ def by_overlap(
     tiling = choose_tiling(form, summed._replace(rows=rows), maps)
     tiling = tiling._replace(group=tiling.tiles)
     tile = choose_winograd_tile(tiling, site.lanes)
-    shares = choose_overlap_shares(tiling.blocks, -(-rows // tile.rows))
+    shares = choose_row_shares(tiling.blocks, -(-rows // tile.rows))
     scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
     packing, u = _transformed_kernels(site, form, filters, rows, maps, scratch)
     arguments = (form, tile, tiling, shares, cutout, u, d, ends.out, ends.epilogue, ends.y, scratch)

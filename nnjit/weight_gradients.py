@@ -38,7 +38,7 @@ from nnjit.tuning.sums import (
     long_segment,
     short_segment,
 )
-from nnjit.tuning.winograd import choose_tiling, choose_winograd_shares
+from nnjit.tuning.winograd import choose_row_shares, choose_tiling
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class WeightGradients:
         places, bias_places = transposed_places(tile, self.filters, channels, lanes)
         part_bytes = form.entries * groups * lanes * channels * site.dtype.itemsize
         cut = choose_groups_cut(summed.blocks * tiling.groups, part_bytes)
-        cut = cut._replace(shares=choose_winograd_shares(cut.parts, -(-channels // tile.rows)))
+        cut = cut._replace(shares=choose_row_shares(cut.parts, -(-channels // tile.rows)))
         parts, bias_parts = self._parts(site, cut, form.entries, places, bias_places)
         rows = len(bias_places) * lanes
         scratch = site.workspace.by_thread(weights_scratch_vectors(form, tiling, rows, lanes))

@@ -469,16 +469,21 @@ def test_a_browser_typesets_the_formulas(document: Document, tmp_path: Path) -> 
     assert float(facts["lowest"]) > 20
 
 
-def test_a_kernel_that_disagrees_is_shown(hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gradient wrong by 1 % agrees with neither the formula nor the difference."""
+def plant(monkeypatch: pytest.MonkeyPatch, name: str, place: Any, factor: float) -> None:
+    """Have every backward pass multiply the gradient of parameter `name` at `place` by `factor`."""
     honest = Probe.backward
 
     def planted(probe: Probe, *arguments: Any) -> None:
         honest(probe, *arguments)
         assert probe.bound.gradients is not None
-        probe.bound.gradients[probe.network.layout.indices("layers.0.weight")[0, 0, 1, 1]] *= 1.01
+        probe.bound.gradients[probe.network.layout.indices(name)[place]] *= factor
 
     monkeypatch.setattr(Probe, "backward", planted)
+
+
+def test_a_kernel_that_disagrees_is_shown(hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient wrong by 1 % agrees with neither the formula nor the difference."""
+    plant(monkeypatch, "layers.0.weight", (0, 0, 1, 1), 1.01)
     document, checks = written(hand)
     assert (checks.wrong, checks.entries) == (1, 18)
     assert checks.formula_error == pytest.approx(0.01 / 1.01) == checks.difference_error
@@ -495,27 +500,13 @@ def test_scores_of_thousands_are_no_fault(divide: float, monkeypatch: pytest.Mon
     _, checks = written(CONFIGS / "digits.yaml", f"data.divide={divide}")
     assert (checks.wrong, checks.entries) == (0, 115)
     assert checks.one_sided > 10 and checks.difference_error < TOLERANCE
-    honest = Probe.backward
-
-    def planted(probe: Probe, *arguments: Any) -> None:
-        honest(probe, *arguments)
-        assert probe.bound.gradients is not None
-        probe.bound.gradients[probe.network.layout.indices("layers.0.bias")] *= 1.01
-
-    monkeypatch.setattr(Probe, "backward", planted)
+    plant(monkeypatch, "layers.0.bias", ..., 1.01)
     _, checks = written(CONFIGS / "digits.yaml", f"data.divide={divide}")
     assert checks.wrong == 8
 
 
 def test_what_is_no_number_is_not_overlooked(hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Probe.backward
-
-    def planted(probe: Probe, *arguments: Any) -> None:
-        honest(probe, *arguments)
-        assert probe.bound.gradients is not None
-        probe.bound.gradients[probe.network.layout.indices("layers.0.weight")[0, 0, 0, 1]] = np.nan
-
-    monkeypatch.setattr(Probe, "backward", planted)
+    plant(monkeypatch, "layers.0.weight", (0, 0, 0, 1), np.nan)
     document, checks = written(hand)
     assert checks.wrong == 1 and np.isnan([checks.formula_error, checks.difference_error]).all()
     text = " ".join(FORMATS["text"].render(document).split())
@@ -549,14 +540,7 @@ def test_a_kink_on_one_side_leaves_the_difference_on_the_other(hand: Path) -> No
 
 def test_a_wrong_gradient_on_one_side_is_found(hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(hand.parent / "x.npy", np.array([[[[0, 2.0, 0], [0, 0, 0], [0, 0, 0]]]]))
-    honest = Probe.backward
-
-    def planted(probe: Probe, *arguments: Any) -> None:
-        honest(probe, *arguments)
-        assert probe.bound.gradients is not None
-        probe.bound.gradients[probe.network.layout.indices("layers.0.bias")] *= 1.01
-
-    monkeypatch.setattr(Probe, "backward", planted)
+    plant(monkeypatch, "layers.0.bias", ..., 1.01)
     document, checks = written(hand, RELU)
     assert checks.wrong == 1 and checks.difference_error == pytest.approx(0.01 / 1.01)
     assert re.search(r"∂C/∂b⁽⁰⁾\[0\] .*  WRONG, one side\n", FORMATS["text"].render(document))

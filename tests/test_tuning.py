@@ -43,7 +43,7 @@ from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shar
 from nnjit.tuning.machine import vector_registers
 from nnjit.tuning.sums import choose_groups_cut, choose_lanes_cut, choose_transposed_cut, long_segment, short_segment
 from nnjit.tuning.updates import choose_chunks
-from nnjit.tuning.winograd import choose_winograd_shares
+from nnjit.tuning.winograd import choose_row_shares
 
 Array = NDArray[Any]
 
@@ -295,8 +295,8 @@ def test_segments_divide_lines_and_have_about_the_length_that_is_wanted() -> Non
 def test_the_tiles_of_a_part_are_shared_among_the_threads_that_have_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "get_threads", lambda: 8)
     assert [choose_part_shares(parts, 100) for parts in (1, 2, 8, 64)] == [16, 8, 2, 1]
-    assert [choose_winograd_shares(parts, 100) for parts in (1, 2, 4)] == [8, 4, 2]
-    assert choose_part_shares(1, 3) == choose_winograd_shares(1, 3) == 3
+    assert [choose_row_shares(parts, 100) for parts in (1, 2, 4)] == [8, 4, 2]
+    assert choose_part_shares(1, 3) == choose_row_shares(1, 3) == 3
 
 
 def test_registers_are_known_for_this_cpu() -> None:

@@ -7,17 +7,15 @@ says how far the network as training binds it is from that.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnjit.errors import DivergedError
 from nnjit.explain.subject import Subject
 from nnjit.gradcheck.check import RETRIES, TOLERANCES, relative_error
-from nnjit.gradcheck.configured import scaled
+from nnjit.gradcheck.configured import require_finite, scaled
 from nnjit.gradcheck.difference import Gradient, Line, rounding_of_difference
 from nnjit.gradcheck.probe import Probe, Tensor
 from nnjit.gradcheck.rounding import measure
@@ -77,11 +75,7 @@ class Passes:
         self.parameters: dict[str, Array] = self.network.layout.unpack(self.network.weights)
         self.parameter_gradients: dict[str, Array] = bound.named_gradients()
         self.cost = self._probe.cost()
-        if not math.isfinite(self.cost):
-            raise DivergedError(
-                f"sample {sample} of the {subject.split_name} split: expected a finite loss to explain, "
-                f"got {self.cost}; scale the data down (data.divide, data.standardize) or use smaller parameters"
-            )
+        require_finite(self.cost, f"sample {sample} of the {subject.split_name} split", "explain")
         self.fused_difference = self._compare_fused(subject, x, target)
         self.answer = None
         """The class that the network gives the sample, if its outputs stand for classes."""

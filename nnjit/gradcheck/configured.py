@@ -37,7 +37,7 @@ def configured_probe(config: Config, dataset: Dataset, *, samples: int, dtype: A
     if steps:
         step = training_step(network, config, dataset)
         for number in range(steps):
-            _require_finite(step.run(number % step.batches), number + 1)
+            require_finite(step.run(number % step.batches), f"step {number + 1}", PURPOSE, FEWER)
     else:
         jitter(network, rng)
     split = dataset.train
@@ -48,7 +48,7 @@ def configured_probe(config: Config, dataset: Dataset, *, samples: int, dtype: A
     if dataset.classes is None:
         targets = scaled(targets, Scaling(dataset.target_shift, dataset.target_factor))
     probe = Probe(network, config.loss, inputs + rng.normal(0, INPUT_JITTER, inputs.shape), targets)
-    _require_finite(probe.cost(), steps)
+    require_finite(probe.cost(), f"step {steps}", PURPOSE, FEWER if steps else SMALLER)
     for _ in range(ATTEMPTS):
         unsettled = measure(probe, probe.twin()).unsettled
         if not len(unsettled):
@@ -59,14 +59,15 @@ def configured_probe(config: Config, dataset: Dataset, *, samples: int, dtype: A
     return probe
 
 
-def _require_finite(cost: float, step: int) -> None:
+PURPOSE = "check gradients of"
+FEWER = "use fewer --steps or a smaller optimizer.learning_rate"
+SMALLER = "scale the data down (data.divide, data.standardize) or use smaller parameters"
+
+
+def require_finite(cost: float, where: str, purpose: str, remedy: str = SMALLER) -> None:
+    """Raise DivergedError for a `cost` with which there is nothing to do for a `purpose`."""
     if not math.isfinite(cost):
-        remedy = (
-            "use fewer --steps or a smaller optimizer.learning_rate"
-            if step
-            else "scale the data down (data.divide, data.standardize) or use smaller parameters"
-        )
-        raise DivergedError(f"step {step}: expected a finite loss to check gradients of, got {cost}; {remedy}")
+        raise DivergedError(f"{where}: expected a finite loss to {purpose}, got {cost}; {remedy}")
 
 
 def scaled(values: NDArray[Any], scaling: Scaling) -> NDArray[np.float64]:

@@ -47,4 +47,4 @@ def choose_band_share(tile: BandShape, bands: int, columns: int, others: int) ->
     """How the tasks of `contract_bands` share `bands` bands of each of `others` phases and blocks: at least four for a
     thread, if there are as many bands."""
     size = -(-columns // tile.columns) * tile.rows * tile.columns
-    return Share(max(1, min(bands, bands * others // (4 * machine.get_threads()), BAND_VECTORS // size)), PIECE_MAPS)
+    return Share(max(1, min(bands, bands * others // machine.wanted_tasks(), BAND_VECTORS // size)), PIECE_MAPS)

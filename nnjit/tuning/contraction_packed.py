@@ -56,4 +56,4 @@ def choose_packed_tiles(tile: TileShape, taps: int, column_tiles: int, lines: in
     """How many tiles of columns a task of `contract_packed` takes, of `column_tiles` in each of `lines` lines of all
     blocks: at least four tasks for a thread, if there are as many tiles."""
     fitting = min(PACKED_COLUMNS // tile.columns, PACKED_VECTORS // (taps * tile.columns))
-    return max(1, min(fitting, column_tiles, column_tiles * lines // (4 * machine.get_threads())))
+    return max(1, min(fitting, column_tiles, column_tiles * lines // machine.wanted_tasks()))

@@ -39,7 +39,7 @@ STRIP_TAPS = 128
 def choose_strip(tile: TileShape, row_tiles: int, lines: int) -> Strip:
     """How `contract_strips` goes over `row_tiles` tiles of rows of `lines` lines: in at least four tasks for a thread,
     if there are as many tiles, and in pieces of whole runs."""
-    tiles = power_of_two(min(STRIP_TILES, row_tiles * lines // (4 * machine.get_threads())))
+    tiles = power_of_two(min(STRIP_TILES, row_tiles * lines // machine.wanted_tasks()))
     return Strip(tiles, STRIP_TAPS // tile.run * tile.run)
 
 

@@ -8,7 +8,7 @@ from numba.core.registry import cpu_target
 
 from nnjit.kernels.threads import get_threads
 
-__all__ = ["TASK_BYTES", "get_threads", "register_pieces", "vector_registers"]
+__all__ = ["TASK_BYTES", "get_threads", "register_pieces", "vector_registers", "wanted_tasks"]
 
 TASK_BYTES = 1_200_000
 """What a task reads again and again at most: with what it writes it fits a second cache of 2 MiB."""
@@ -28,3 +28,8 @@ def register_pieces() -> int:
     """How many registers a 64-byte vector takes: 1 with AVX-512, 2 with AVX, 4 with SSE (and NEON, whose 32 registers
     count as AVX's 16 here)."""
     return {32: 1, 8: 2, 4: 4}[vector_registers()]
+
+
+def wanted_tasks() -> int:
+    """Tasks that a call has, if there is so much to share: four for a thread, so that none waits long for the last."""
+    return 4 * get_threads()

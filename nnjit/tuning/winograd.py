@@ -36,15 +36,10 @@ def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
     return Tiling(*extent, maps, across, tiles, -(-tiles // groups))
 
 
-def choose_overlap_shares(blocks: int, row_tiles: int) -> int:
-    """Into how many tasks `winograd_overlap` cuts the rows of each of `blocks` blocks: as few as give every thread one,
-    since each transforms the gradient anew."""
-    return min(-(-machine.get_threads() // blocks), row_tiles)
-
-
-def choose_winograd_shares(parts: int, row_tiles: int) -> int:
-    """Into how many tasks `winograd_weights` cuts the rows of each of `parts` parts, likewise."""
-    return min(-(-machine.get_threads() // parts), row_tiles)
+def choose_row_shares(count: int, row_tiles: int) -> int:
+    """Into how many tasks the rows of each of `count` blocks, in `winograd_overlap`, or parts, in `winograd_weights`,
+    are cut: as few as give every thread one, since each transforms the gradient anew."""
+    return min(-(-machine.get_threads() // count), row_tiles)
 
 
 @cache
