@@ -163,12 +163,13 @@ class Convolution:
                 self._bind_input(site, zeros, work)
         filters = Filters(weight, channels * area, area, rotated=False)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
+        samples = site.batch_size
         if form := self._forward_form:
-            site.forward += by_winograd(site, form, filters, channels, window, ends, work)
+            site.forward += by_winograd(site, form, filters, channels, window, ends, samples, work)
         elif self._by_maps and site.winners is None:
-            site.forward += by_bands(site, filters, self._forward_map_taps(x, extent), window, ends, work)
+            site.forward += by_bands(site, filters, self._forward_map_taps(x, extent), window, ends, samples, work)
         else:
-            site.forward += direct_sums(site, filters, self._forward_taps(x, extent), window, ends, work)
+            site.forward += direct_sums(site, filters, self._forward_taps(x, extent), window, ends, samples, work)
 
     def _computed(self, site: Site) -> Extent:
         """The sizes of what the sums are computed for: the output, or if it is pooled, what falls into a window."""
@@ -220,17 +221,18 @@ class Convolution:
             filters = filters._replace(rotated=False)
             cutout = Cutout(self.axes[0].before, self.axes[1].before, *self.shape[1:])
             images = (site.dout.extent, dout, cutout, ends)
-            site.backward_input += by_overlap(site, form, filters, self.filters, *images, work)
+            site.backward_input += by_overlap(site, form, filters, self.filters, *images, site.batch_size, work)
             return
         if form:
             above, left = (size - 1 - on.before for size, on in zip(self.kernel, self.axes, strict=True))
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
-            site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, work)
+            site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, site.batch_size, work)
             return
         alike = self._alike_phases()
         together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else dx_extent.blocks
         for first in range(0, dx_extent.blocks, together):
             blocks = min(together, dx_extent.blocks - first)
+            samples = min(site.batch_size - first * site.lanes, blocks * site.lanes)
             for pairs in alike:
                 upper, lower = pairs[0]
                 reached = Extent(blocks, channels, upper.positions, lower.positions)
@@ -240,10 +242,10 @@ class Convolution:
                 positions = len(pairs) * blocks * reached.lines * reached.columns
                 share = positions * len(upper.taps) * len(lower.taps) * self.filters * channels * site.lanes
                 if map_taps := self._input_map_taps(dout, upper, lower):
-                    site.backward_input += by_bands(site, filters, map_taps, d, ends, share)
+                    site.backward_input += by_bands(site, filters, map_taps, d, ends, samples, share)
                 else:
                     taps = self._input_taps(dout, upper, lower)
-                    site.backward_input += direct_sums(site, filters, taps, d, ends, share)
+                    site.backward_input += direct_sums(site, filters, taps, d, ends, samples, share)
 
     def _alike_phases(self) -> list[list[tuple[Phase, Phase]]]:
         """The phases of both axes, those together that read the same positions of the output's gradient."""

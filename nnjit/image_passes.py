@@ -5,6 +5,7 @@ What an output sums over is data (`Taps`), so that one pass is like another; `co
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,15 +15,24 @@ from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors, pack_rows
 from nnjit.kernels.contraction_bands import band_vectors, contract_bands
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
+from nnjit.kernels.contraction_remainder import contract_remainder, remainder_vectors
 from nnjit.kernels.program import Call
+from nnjit.kernels.threads import get_threads
 from nnjit.kernels.tiles import TileShape
-from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
+from nnjit.kernels.winograd import Tiling, kernels_vectors, scratch_vectors, winograd, winograd_kernels
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.site import Site
 from nnjit.tuning.contraction import choose_tile, used_by_tiles
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
+from nnjit.tuning.contraction_remainder import (
+    choose_products_remainder,
+    choose_products_tile,
+    choose_remainder,
+    choose_remainder_tile,
+    remainder_cost,
+)
 from nnjit.tuning.winograd import choose_row_shares, choose_tiling, choose_winograd_tile
 
 
@@ -71,6 +81,14 @@ class MapTaps(NamedTuple):
     lines: NDArray[np.int64]
     """`contraction.Weights.lines`."""
 
+    def one_by_one(self, x: View, columns: int) -> Taps:
+        """The taps of an output with lines of `columns` positions, in the same order."""
+        maps, height, width = self.w.shape
+        u, v = np.arange(height, dtype=np.int64)[:, None], np.arange(width, dtype=np.int64)
+        taps = self.x[:, None, None] + u * x.line + v * x.column
+        all_lines, all_taps = np.tile([0, 1], (len(self.lines), 1)), np.tile([0, taps.size], (columns, 1))
+        return Taps(self.w.reshape(-1), taps.reshape(-1), taps.size, all_lines, all_taps, width, 1)
+
 
 class Phases(NamedTuple):
     """Results that sum over the same entries of the image, each with weights of its own.
@@ -103,15 +121,27 @@ class Ends(NamedTuple):
     phases: Phases = ONE_PHASE
     """With direct sums it may be several results."""
 
+    def of_blocks(self, first: int, blocks: int) -> Ends:
+        """The ends of some blocks alone, from `first` on."""
+        out, y = (view._replace(start=view.start + first * view.block) for view in (self.out, self.y))
+        winners = self.winners
+        if winners is not None:
+            each = len(winners) // self.extent.blocks
+            winners = winners[first * each : (first + blocks) * each]
+        return self._replace(out=out, y=y, extent=self.extent._replace(blocks=blocks), winners=winners)
 
-def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, work: int) -> list[Call]:
-    """A pass through the image as it stands: the weights are put in the order in which a tile reads them, then
-    contracted."""
+
+def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, samples: int, work: int) -> list[Call]:
+    """A pass of `samples` samples through the image as it stands: the weights are put in the order in which a tile
+    reads them, then contracted."""
+    calls, ends, work = _remainder_apart(site, filters, passed, x, ends, samples, work)
     taps, extent = len(passed.x), ends.extent
+    if not extent.blocks:
+        return calls
     if passed.once and ends.winners is None:
         lines = _as_one_line(extent, x, ends)
         if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps, len(ends.phases.weights)):
-            return _packed_contraction(site, filters, passed, packed_tile, *lines, work)
+            return calls + _packed_contraction(site, filters, passed, packed_tile, *lines, work)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     tile = choose_tile(
         extent.rows,
@@ -134,9 +164,9 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
     arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
     tasks = len(packed) * extent.lines * extent.blocks
     if ends.winners is None:
-        return [packing, Call(contract, tasks, (tile, extent, ends.phases.places, *arguments, ends.y), work)]
+        return [*calls, packing, Call(contract, tasks, (tile, extent, ends.phases.places, *arguments, ends.y), work)]
     scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
-    return [packing, Call(contract_pooled, tasks // 2, (tile, extent, *arguments, ends.winners, scratch), work)]
+    return [*calls, packing, Call(contract_pooled, tasks // 2, (tile, extent, *arguments, ends.winners, scratch), work)]
 
 
 def _line_vectors(taps: NDArray[np.int64], step: int, columns: int) -> int:
@@ -162,8 +192,56 @@ def _packed_contraction(
     return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
 
 
-def by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends, work: int) -> list[Call]:
-    """A pass through the image, a piece of its maps at a time, to an output of few."""
+def _remainder_apart(
+    site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, samples: int, work: int
+) -> tuple[list[Call], Ends, int]:
+    """The calls for those of `samples` samples that do not fill the last block, where they cost less by themselves; and
+    the ends of the other blocks, and their work."""
+    extent, taps = ends.extent, len(passed.x)
+    kernel_lines = taps // passed.group if taps else 1
+    read = _line_vectors(passed.x, x.column, extent.columns) * extent.lines // kernel_lines
+    met = (passed.lines[:, 1] - passed.lines[:, 0]).sum() * (passed.columns[:, 1] - passed.columns[:, 0]).sum()
+    sizes = extent.rows, taps, int(met), (read, extent.lines * extent.columns)
+    remainder = choose_remainder(samples, site.lanes, *sizes)
+    if not remainder:
+        return [], ends, work
+    whole = extent.blocks - 1
+    last, apart = x._replace(start=x.start + whole * x.block), ends.of_blocks(whole, 1)
+    cost = int(remainder_cost(remainder, site.lanes, *sizes)) * len(ends.phases.weights) * site.lanes
+    calls = _remainder_contraction(site, filters, passed, last, apart, remainder, cost)
+    return calls, ends.of_blocks(0, whole), work * whole // extent.blocks
+
+
+def _remainder_contraction(
+    site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, samples: int, work: int
+) -> list[Call]:
+    """The same for a single block, of which only `samples` lanes hold a sample."""
+    extent, taps = ends.extent, len(passed.x)
+    used = tuple((int(first), int(last)) for first, last in passed.columns)
+    run = passed.run if passed.run_step else 1
+    tile = choose_remainder_tile(extent.rows, site.lanes, taps, run, x.column, used)
+    tile = replace(tile, samples=samples)
+    columns = np.array(used_by_tiles(used, tile.rows), np.int64)
+    packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, extent.rows)
+    weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, columns)
+    lines = 1 if ends.winners is None else 2
+    scratch = site.workspace.by_thread(remainder_vectors(tile, extent, lines))
+    images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
+    operands = (tile, extent, ends.phases.places, weights, *images, scratch)
+    return [packing, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
+
+
+def _winners(site: Site, ends: Ends) -> NDArray[Any]:
+    """The winners of what is pooled, none if nothing is."""
+    return np.zeros((0, site.lanes), np.uint8) if ends.winners is None else ends.winners
+
+
+def by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends, samples: int, work: int) -> list[Call]:
+    """A pass of `samples` samples through the image, a piece of its maps at a time, to an output of few."""
+    one_by_one = passed.one_by_one(x, ends.extent.columns)
+    calls, ends, work = _remainder_apart(site, filters, one_by_one, x, ends, samples, work)
+    if not ends.extent.blocks:
+        return calls
     extent, phases = ends.extent, ends.phases
     maps, height, width = passed.w.shape
     tile = choose_band(extent.rows, (height, width), extent.lines, extent.columns)
@@ -175,7 +253,7 @@ def by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends,
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
     operands = (tile, share, extent, phases.places, lines, packed.reshape(-1), *images, scratch)
     tasks = extent.blocks * len(phases.weights) * -(-bands // share.bands)
-    return [packing, Call(contract_bands, tasks, operands, work)]
+    return [*calls, packing, Call(contract_bands, tasks, operands, work)]
 
 
 def _lines_of_band(used: NDArray[np.int64], size: int, band: int) -> tuple[int, int]:
@@ -205,41 +283,78 @@ def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, End
     return whole, x, ends._replace(extent=whole)
 
 
-def by_winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
-    """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
-    extent = ends.extent
-    tiling = choose_tiling(form, extent, maps)
-    tile = choose_winograd_tile(tiling, site.lanes)
-    scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
-    packing, u = _transformed_kernels(site, form, filters, extent.rows, maps, scratch)
-    winners = np.zeros((0, site.lanes), np.uint8) if ends.winners is None else ends.winners
-    result = (ends.bias, ends.out, ends.epilogue, ends.y, winners)
-    arguments = (form, tile, tiling, u, x, *result, scratch)
-    return [packing, Call(winograd, extent.blocks * tiling.groups, arguments, form.work_left(work))]
+def by_winograd(
+    site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, samples: int, work: int
+) -> list[Call]:
+    """A pass of `samples` samples through the image by Winograd's algorithm: the kernels are transformed, then used."""
+    rows = ends.extent.rows
+    packing, u = _transformed_kernels(site, form, filters, rows, maps)
+    calls = [packing]
+    remainder = choose_products_remainder(samples, site.lanes, rows, maps, form)
+    for first, blocks, present in _blocks(samples, remainder, site.lanes):
+        part = ends.of_blocks(first, blocks)
+        tiling = choose_tiling(form, part.extent, maps)
+        tile = _products_tile(tiling, present, site.lanes)
+        scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.output_rows, tile.kept_sums))
+        images = (x._replace(start=x.start + first * x.block), part.bias, part.out, part.epilogue, part.y)
+        operands = (form, tile, tiling, u, *images, _winners(site, part), scratch)
+        share = form.work_left(work) * blocks // ends.extent.blocks
+        calls.append(Call(winograd, blocks * tiling.groups, operands, share))
+    return calls
 
 
 def by_overlap(
-    site: Site, form: Form, filters: Filters, maps: int, summed: Extent, d: View, cutout: Cutout, ends: Ends, work: int
+    site: Site,
+    form: Form,
+    filters: Filters,
+    maps: int,
+    summed: Extent,
+    d: View,
+    cutout: Cutout,
+    ends: Ends,
+    samples: int,
+    work: int,
 ) -> list[Call]:
-    """A pass from the tiles of `summed`, of d, to the image that is a part of what they cover, by the adjoint of
-    Winograd's algorithm."""
+    """A pass of `samples` samples from the tiles of `summed`, of d, to the image that is a part of what they cover, by
+    the adjoint of Winograd's algorithm."""
     rows = ends.extent.rows
-    tiling = choose_tiling(form, summed._replace(rows=rows), maps)
-    tiling = tiling._replace(group=tiling.tiles)
-    tile = choose_winograd_tile(tiling, site.lanes)
-    shares = choose_row_shares(tiling.blocks, -(-rows // tile.rows))
-    scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
-    packing, u = _transformed_kernels(site, form, filters, rows, maps, scratch)
-    arguments = (form, tile, tiling, shares, cutout, u, d, ends.out, ends.epilogue, ends.y, scratch)
-    return [packing, Call(winograd_overlap, tiling.blocks * shares, arguments, form.work_left(work))]
+    packing, u = _transformed_kernels(site, form, filters, rows, maps)
+    calls = [packing]
+    remainder = choose_products_remainder(samples, site.lanes, rows, maps, form)
+    for first, blocks, present in _blocks(samples, remainder, site.lanes):
+        part = ends.of_blocks(first, blocks)
+        tiling = choose_tiling(form, summed._replace(blocks=blocks, rows=rows), maps)
+        tiling = tiling._replace(group=tiling.tiles)
+        tile = _products_tile(tiling, present, site.lanes, get_threads())
+        shares = choose_row_shares(blocks, -(-rows // tile.output_rows))
+        scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
+        images = (d._replace(start=d.start + first * d.block), part.out, part.epilogue, part.y)
+        operands = (form, tile, tiling, shares, cutout, u, *images, scratch)
+        share = form.work_left(work) * blocks // ends.extent.blocks
+        calls.append(Call(winograd_overlap, blocks * shares, operands, share))
+    return calls
 
 
-def _transformed_kernels(
-    site: Site, form: Form, filters: Filters, rows: int, maps: int, scratch: NDArray[Any]
-) -> tuple[Call, NDArray[Any]]:
+def _blocks(samples: int, remainder: int, lanes: int) -> list[tuple[int, int, int]]:
+    """The blocks of `samples` samples, and the last one by itself if it is to be a remainder: the first, how many there
+    are, and how many samples the remainder has, or 0."""
+    blocks = -(-samples // lanes)
+    whole = blocks - (remainder > 0)
+    return [part for part in ((0, whole, 0), (whole, blocks - whole, remainder)) if part[1]]
+
+
+def _products_tile(tiling: Tiling, remainder: int, lanes: int, shares: int = 1) -> TileShape:
+    """The tile for the products of Winograd's algorithm, for whole blocks or for a remainder, whose rows should have
+    `shares` tiles."""
+    if not remainder:
+        return choose_winograd_tile(tiling, lanes)
+    return replace(choose_products_tile(tiling, lanes, shares), samples=remainder)
+
+
+def _transformed_kernels(site: Site, form: Form, filters: Filters, rows: int, maps: int) -> tuple[Call, NDArray[Any]]:
     """The call that transforms the kernels of `rows` x `maps`, and where it leaves them."""
     transformed = site.workspace.passed_on(kernels_vectors(form, rows, maps, site.lanes), site.lanes)
     where = (filters.scalars, filters.row_step, filters.map_step, filters.rotated)
-    operands = (form, Extent(1, rows, maps, 1), *where, transformed, scratch)
+    operands = (form, Extent(1, rows, maps, 1), *where, transformed, site.workspace.by_thread(form.entries))
     packing = Call(winograd_kernels, -(-rows // site.lanes) * maps, operands, 10 * transformed.size)
     return packing, transformed.reshape(-1)

@@ -12,6 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import Extent, View, grid
+from nnjit.kernels.contraction_remainder_weights import (
+    contract_remainder_weights,
+    remainder_weights_vectors,
+    rows_of_samples,
+)
 from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
 from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.program import Call
@@ -26,13 +31,15 @@ from nnjit.kernels.winograd_weights import (
 )
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
-from nnjit.tuning.algorithms import choose_lanes
+from nnjit.tuning.algorithms import choose_lanes, choose_weights_remainder
+from nnjit.tuning.contraction_remainder import choose_remainder_share
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
 from nnjit.tuning.sums import (
     ROWS_TILE,
     choose_groups_cut,
     choose_lanes_cut,
+    choose_remainder_piece,
     choose_transposed_cut,
     choose_weights_tiling,
     long_segment,
@@ -55,23 +62,67 @@ class WeightGradients:
     def bind(self, site: Site, summed: Extent, window: View, work: int) -> None:
         """Record the calls; `summed`: the positions of the output that are summed over, `window`: where the input lies
         that an output position's first tap reads."""
-        if self.form:
-            self._bind_winograd(site, self.form, summed, window, work)
-        else:
-            self._bind_direct(site, summed, window, work)
+        sizes, area = (summed.lines, summed.columns), self.kernel[0] * self.kernel[1]
+        maps = self.filters, self.channels, area, self._shared
+        remainder = choose_weights_remainder(site.batch_size, site.lanes, *maps, sizes, self.form)
+        whole = summed._replace(blocks=summed.blocks - (remainder > 0))
+        share = work * remainder // site.batch_size
+        if whole.blocks and self.form:
+            self._bind_winograd(site, self.form, whole, window, work - share)
+        elif whole.blocks:
+            self._bind_direct(site, whole, window, work - share)
+        if remainder:
+            self._bind_remainder(site, summed, window, remainder)
+
+    @property
+    def _shared(self) -> bool:
+        """Whether several weights meet the same entries of the input."""
+        return self.kernel[0] > self.stride[0] or self.kernel[1] > self.stride[1]
+
+    def _taps(self, site: Site, window: View) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Where the entries of the input that each weight meets lie from those of the first one, and which of them read
+        what no earlier line or column has read."""
+        (height, width), (down, right) = self.kernel, self.stride
+        c, u, v = grid(range(self.channels), range(height), range(width))
+        x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
+        return x_taps, (u >= height - down) & (v >= width - right)
+
+    def _bind_remainder(self, site: Site, summed: Extent, window: View, remainder: int) -> None:
+        """What the last `remainder` samples add."""
+        assert site.dout is not None
+        last = summed.blocks - 1
+        x_taps, _ = self._taps(site, window)
+        d, x = (view._replace(start=view.start + last * view.block) for view in (site.dout.view, window))
+        groups = -(-self.filters // site.lanes)
+        tile = replace(choose_transposed_tile(len(x_taps), groups, self.kernel[1]), samples=remainder)
+        panels = -(-groups // tile.columns)
+        extent = summed._replace(blocks=1, rows=self.filters)
+        positions = panels * extent.lines * extent.columns
+        rows = site.workspace.passed_on(positions * remainder * tile.columns, site.lanes)
+        across = (tile, extent, d, rows)
+        site.backward_parameters.append(Call(rows_of_samples, panels * extent.lines, across, 20 * rows.size))
+        bias = site.gradients.get("bias", aligned_zeros((0,), site.dtype))
+        piece = choose_remainder_piece(extent.columns * remainder)
+        tap_tiles = -(-len(x_taps) // tile.rows)
+        share = choose_remainder_share(tile, panels, tap_tiles)
+        scratch = site.workspace.by_thread(remainder_weights_vectors(tile, share, site.lanes))
+        images = (rows, x._replace(block=0), x_taps * site.lanes, site.gradients["weight"], bias)
+        operands = (tile, extent, last > 0, piece, share, *images, scratch)
+        tasks = panels * -(-tap_tiles // share)
+        work = (positions * remainder * tile.columns + 2 * len(bias)) * len(x_taps) * site.lanes
+        site.backward_parameters.append(Call(contract_remainder_weights, tasks, operands, work))
 
     def _bind_direct(self, site: Site, summed: Extent, window: View, work: int) -> None:
         """Direct sums."""
         assert site.dout is not None
-        (height, width), (down, right) = self.kernel, self.stride
-        c, u, v = grid(range(self.channels), range(height), range(width))
-        x_taps = c * window.row + u * site.x.view.line + v * site.x.view.column
-        shared = height > down or width > right
-        wide = choose_lanes(self.filters, self.channels, height * width, site.batch_size, site.lanes, shared)
+        (height, width), (_, right) = self.kernel, self.stride
+        x_taps, fresh = self._taps(site, window)
+        samples = min(summed.blocks * site.lanes, site.batch_size)
+        wide = choose_lanes(self.filters, self.channels, height * width, samples, site.lanes, self._shared)
         if wide != "samples":
             self._bind_transposed(site, summed, window, x_taps, wide == "channels", work)
             return
-        x_fresh = x_taps[(u >= height - down) & (v >= width - right)]
+        x_fresh = x_taps[fresh]
         tile = replace(choose_lanes_tile(self.filters, len(x_taps), width), column_step=window.column)
         bias_tile = TileShape(tile.rows, 1, halved=tile.halved)
         views = (site.dout.view, window)

@@ -7,7 +7,8 @@ Cases are few on purpose: each tile, epilogue and dtype is a kernel that takes a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from nnjit import image_passes, weight_gradients
 from nnjit.buffers import Buffer
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.program import Program
@@ -160,6 +162,20 @@ class Stack:
 def stack_of_one(layer: Layer, shape: Shape, dtype: Any, batch_size: int = SAMPLES) -> Stack:
     """A stack of one layer, shared by the tests of that layer: linking its calls takes longer than running them."""
     return Stack([layer], shape, dtype, batch_size)
+
+
+@contextmanager
+def remainders(taken: bool) -> Iterator[None]:
+    """All samples that do not fill a block taken apart, or none."""
+
+    def choose(samples: int, lanes: int, *sizes: Any) -> int:
+        return samples % lanes if taken else 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_passes, "choose_remainder", choose)
+        patch.setattr(image_passes, "choose_products_remainder", choose)
+        patch.setattr(weight_gradients, "choose_weights_remainder", choose)
+        yield
 
 
 def by_reference(layers: Sequence[Layer], parameters: Mapping[str, Array], x: Array, dout: Array) -> Passes:

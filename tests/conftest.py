@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,13 @@ def few_tiles() -> Iterator[None]:
         known = {name: hints[name] for name in ("column_step", "run_step") if name in hints}
         return TileShape(min(rows, 2), 3 if columns >= 3 else 1, run=short, **known)
 
+    def choose_remainder(rows: int, lanes: int, taps: int, run: int, column_step: int, used: Any) -> TileShape:
+        tile = TileShape(min(len(used), 2), 1, run=run if run in (2, 3) else 1)
+        return replace(tile, row_step=column_step * lanes, column_step=1, tap_step=lanes, lanes=lanes)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_passes, "choose_tile", choose)
+        patch.setattr(image_passes, "choose_remainder_tile", choose_remainder)
         patch.setattr(contraction_strips, "choose_strips_tile", choose)
         patch.setattr(contraction_strips, "choose_strip", lambda tile, row_tiles, lines: Strip(min(2, row_tiles), 6))
         yield

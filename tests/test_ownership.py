@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from battery import remainders
 from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import View
@@ -146,6 +147,20 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
     assert [kernels.count(kernel) for kernel in ways] == counts
     assert kernels.count("contract_bands") == (1 if name == "few maps" else 0)
     assert name != "packed" or kernels.count("contract_packed") == (7 if vector_registers() == 32 else 0)
+
+
+@pytest.mark.parametrize("threads", [1, 9])
+@pytest.mark.parametrize("name", ["images", "pooled", "winograd overlap"])
+def test_no_entry_of_a_remainder_has_two_owners(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: threads)
+    layers, shape = NETWORKS[name]
+    with remainders(taken=True):
+        bound = Network(layers, shape, np.dtype("float64"), 0).bind(3, input_gradient=True)
+    bound.x.write(np.random.default_rng(0).normal(size=(3, *shape)))
+    assert overlapping([*bound.forward, *bound.backward]) == []
+    kernels = {call.kernel.__name__ for call in (*bound.forward, *bound.backward)}
+    assert {"rows_of_samples", "contract_remainder_weights"} < kernels
+    assert ("contract_remainder" in kernels) == (name != "winograd overlap")
 
 
 def test_shared_entries_are_seen() -> None:

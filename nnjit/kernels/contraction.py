@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.maxima import best_of_four
-from nnjit.kernels.simd import entry, load, store, store_integers
+from nnjit.kernels.simd import VECTOR_BYTES, entry, load, load_apart, store, store_integers
 from nnjit.kernels.tiles import (
     tile_finish,
     tile_fma,
@@ -46,7 +46,7 @@ class View(NamedTuple):
 class Weights(NamedTuple):
     """The weights of a sum, and which taps each output uses."""
 
-    scalars: Any
+    packed: Any
     """(phases * row tiles * K * rows of a tile,), as `pack_rows` leaves them."""
     group: int
     """How many taps a line of the kernel has; K is a multiple of it."""
@@ -114,7 +114,7 @@ def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y,
             for k in range(u * w.group + first_tap, u * w.group + last_tap, tile.run):
                 w_at = w_first + k * tile.rows
                 x_at = x_column + entry(x_taps, k) * units
-                total = tile_fma(tile, total, w.scalars, w_at, x.vectors, x_at, x.column, run_step, ahead)
+                total = tile_fma(tile, total, w.packed, w_at, x.vectors, x_at, x.column, run_step, ahead)
         if epilogue.short and units == 1:
             total = tile_finish(epilogue, total, y.vectors, y_first + column * y.column, y.row, y.column)
         tile_store(total, out.vectors, out_first * units + column * out.column, out.row * units, out.column, shared)
@@ -187,14 +187,20 @@ def contract_pooled(task, thread, tile, extent, w, x, x_taps, bias, out, epilogu
 @kernel
 def pack_rows(task, rows, w, starts, row_step, taps, out):
     """out[p * T + t, k, r] = w[starts[p] + (first row of tile t + r) * row_step + taps[k]], which puts the scalars that
-    a tile reads in order
+    a tile reads in order; some number for rows that there are not
 
     w (scalars,)  starts (P,)  taps (K,)  out (P*T, K, rows of a tile), fully overwritten
     A task owns a phase's tile of rows.
     """
     row_tiles, of_tile = len(out) // len(starts), out.shape[2]
-    first = min(task % row_tiles * of_tile, rows - of_tile)
+    first = max(min(task % row_tiles * of_tile, rows - of_tile), 0)
+    present = min(of_tile, rows)
+    lanes = VECTOR_BYTES // w.itemsize
+    whole = of_tile // lanes * lanes
+    packed = out[task].reshape(-1)
     for k in range(len(taps)):
         at = starts[task // row_tiles] + first * row_step + entry(taps, k)
-        for r in range(of_tile):
-            out[task, k, r] = entry(w, at + r * row_step)
+        for r in range(0, whole, lanes):
+            store(packed, k * of_tile + r, load_apart(w, at + r * row_step, row_step, present - r))
+        for r in range(whole, present):
+            packed[k * of_tile + r] = entry(w, at + r * row_step)

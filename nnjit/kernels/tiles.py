@@ -30,6 +30,9 @@ from nnjit.kernels.simd import (
     store_vector,
 )
 
+SAMPLES = 4
+"""How many samples `tile_fma_samples` goes over before addresses are loaded anew, where blocks are full."""
+
 
 @constant
 @dataclass(frozen=True)
@@ -60,11 +63,26 @@ class TileShape:
     `nnjit/tuning/contraction.py`."""
     line_fetches: int = 0
     """How many vectors of the next line a run brings into the second cache."""
+    samples: int = SAMPLES
+    """How many samples there are in a block, or how many of them `tile_fma_samples` goes over."""
+    lanes: int = 0
+    """How many rows of the output stand in the lanes, 0 if samples do. Rows and columns then change parts: the tile's
+    columns are vectors of rows, its rows positions, whose scalars are those of one sample."""
 
     @property
     def units(self) -> int:
         """How many columns a vector has."""
         return 1 + self.halved
+
+    @property
+    def output_rows(self) -> int:
+        """How many rows of the output it has."""
+        return self.columns * self.lanes if self.lanes else self.rows
+
+    @property
+    def kept_sums(self) -> int:
+        """How many vectors it keeps until all samples have theirs: none, if those stand in the lanes."""
+        return self.samples * self.rows * self.columns if self.lanes else 0
 
 
 class TileType(types.Type):
@@ -251,10 +269,6 @@ def tile_fma(shape, tile, w, w_first, x, x_first, x_step, x_run_step, ahead):
     return tile
 
 
-SAMPLES = 4
-"""How many samples `tile_fma_samples` goes over before addresses are loaded anew."""
-
-
 def _tile_fma_samples(typing_context, shape, tile, x, x_first, taps, tap, d, d_first):
     signature = tile(shape, tile, x, types.intp, taps, types.intp, d, types.intp)
     run = shape.value.run
@@ -271,7 +285,7 @@ def _tile_fma_samples(typing_context, shape, tile, x, x_first, taps, tap, d, d_f
 
         runs = [builder.load(builder.gep(first_tap, [constant(r)])) for r in range(0, tile.rows, run)]
         runs = [builder.gep(x_pointer, [start]) for start in runs]
-        for s in range(SAMPLES):
+        for s in range(shape.value.samples):
             vectors = []
             for c in range(tile.columns):
                 pointer = builder.gep(d_pointer, [constant((s * tile.columns + c) * tile.vector.count)])
@@ -288,14 +302,14 @@ def _tile_fma_samples(typing_context, shape, tile, x, x_first, taps, tap, d, d_f
 
 @lowered_by(_tile_fma_samples)
 def tile_fma_samples(shape, tile, x, x_first, taps, tap, d, d_first):
-    """tile[r, c] += the sum over s < SAMPLES of x[x_first + taps[tap + r] + s] * d[d_first + s * columns + c, :]
+    """tile[r, c] += the sum over s < shape.samples of x[x_first + taps[tap + r] + s] * d[d_first + s * columns + c, :]
 
     x (scalars,)  d (vectors, L)  taps (T,): within a run each is L more than the last
     """
     rows, columns, width = tile.shape
     first = np.arange(rows) // shape.run * shape.run
     places = x_first + taps[tap + first] + (np.arange(rows) - first) * width
-    for s in range(SAMPLES):
+    for s in range(shape.samples):
         vectors = d[d_first + s * columns : d_first + (s + 1) * columns]
         tile = tile + x[places + s][:, None, None] * vectors
     return tile

@@ -132,3 +132,29 @@ def tile_across(x, first, step):
     """A tile whose row l holds lane l of the vectors x[first], x[first + step], ...: L vectors, transposed."""
     width = x.shape[1]
     return x[first + step * np.arange(width)].T[:, None, :].copy()
+
+
+def _lanes_across(typing_context, shape, x, first, lane, step):
+    vector = VectorType(x.dtype)
+
+    def generate(context, builder, signature, arguments):
+        _, x_value, at, column, stride = arguments
+        value = ir.Constant(context.get_value_type(vector), None)
+        for sample in range(shape.value.samples):
+            index = builder.add(at, builder.mul(stride, context.get_constant(types.intp, sample)))
+            pointer = element_pointer(context, builder, x, x_value, types.intp, index)
+            value = builder.insert_element(
+                value, builder.load(builder.gep(pointer, [column])), ir.Constant(ir.IntType(32), sample)
+            )
+        return value
+
+    return vector(shape, x, types.intp, types.intp, types.intp), generate
+
+
+@lowered_by(_lanes_across)
+def lanes_across(shape, x, first, lane, step):
+    """The vector of that lane of x[first], x[first + step], ... in its first shape.samples lanes, 0 in the others; x
+    (vectors, L)."""
+    value = np.zeros(x.shape[1], x.dtype)
+    value[: shape.samples] = x[first + step * np.arange(shape.samples), lane]
+    return value

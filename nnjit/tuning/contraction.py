@@ -52,20 +52,15 @@ def choose_tile(
     """
     one_run = line_vectors > 0 and run == taps
     new_lines = apart or strides and machine.vector_registers() == 32
-    most = max((last - first for first, last in used), default=0)
     shifted = column_step == run_step == 1
     run = largest_divisor(run, LONGEST_RUN if run_step else LONGEST_FAR_RUN)
-
-    def share(spans: tuple[tuple[int, int], ...], c: int) -> float:
-        tiles = used_by_tiles(spans, c) if most else []
-        return sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
 
     if halves and machine.vector_registers() == 8:
         twice = tuple(span for span in used for _ in range(2))
 
         def half_cost(r: int, h: int) -> float:
             read = (h + 2 * (run - 1)) / run if run_step else float(h)
-            return half_tap_cycles(r, h, read, run) * taps * share(twice, h) + r * h * ENTRY_OVERHEAD / 2
+            return half_tap_cycles(r, h, read, run) * taps * used_share(twice, h) + r * h * ENTRY_OVERHEAD / 2
 
         tile = cheapest_tile(rows, 2 * columns, None, halved_tile_fits, half_cost)
         if tile.columns % 2 == 0:
@@ -82,7 +77,7 @@ def choose_tile(
         fetched = vectors if _fetches(TileShape(r, c, 1, column_step, run, run_step), taps, one_run) else 0.0
         waiting = 2.0 if one_run and not fetched else 1.0
         far = vectors * ((0.0 if line_near else LINE_LOAD) if near else waiting * FAR_LOAD)
-        return tap_cycles(r, c, far, vectors, run, fetched) * taps * share(used, c) + r * c * ENTRY_OVERHEAD
+        return tap_cycles(r, c, far, vectors, run, fetched) * taps * used_share(used, c) + r * c * ENTRY_OVERHEAD
 
     tile = cheapest_tile(rows, columns, None, lambda r, c: tile_fits(r, c, run if shifted else 0), cost)
     tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
@@ -127,6 +122,13 @@ def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple
         wanted = [span for span in used[start : start + columns] if span[1] > span[0]]
         tiles.append((min((span[0] for span in wanted), default=0), max((span[1] for span in wanted), default=0)))
     return tiles
+
+
+def used_share(used: tuple[tuple[int, int], ...], columns: int) -> float:
+    """What tiles of so many columns use of the taps that they would go over if all were like the one with most."""
+    most = max((last - first for first, last in used), default=0)
+    tiles = used_by_tiles(used, columns) if most else []
+    return sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
 
 
 def choose_blocks(block_vectors: int) -> int:

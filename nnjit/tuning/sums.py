@@ -85,6 +85,16 @@ def choose_transposed_cut(lines: int, columns: int, part_bytes: int) -> Cut:
     return Cut(parts, max(1, round(PANEL_POSITIONS / columns)))
 
 
+PIECE_PRODUCTS = 128
+"""About how many products `contract_remainder_weights` sums before it adds them to those before: as precise as longer
+sums in parts, and adding them costs little."""
+
+
+def choose_remainder_piece(line_products: int) -> int:
+    """How many lines of `line_products` products that are."""
+    return max(1, round(PIECE_PRODUCTS / line_products))
+
+
 WEIGHTS_TILES = 4
 """How many tiles `winograd_weights` takes at a time, after which sums are added to those of the part: the same on every
 CPU, since it belongs to the order of the sum. Measured on one core, 64 maps of 16x16: 2.6 ms, with two or three tiles

@@ -1,0 +1,104 @@
+"""Sums of products for the last samples of a batch, too few to be worth a block of their own: rows in the lanes.
+
+    out[r, i, j] = bias[r] + sum over k of w[r, k] * x[i, j, k]       w vectors, x, out scalars
+
+It is what `contract` computes, in the same order, but a vector holds the weights of L rows instead of a product of L
+samples, so that the work is that of the samples that are there. They stay where they are, in the first lanes of their
+block: scalars of the image are read from it, and the results, a line at a time, are put back into it.
+"""
+
+from __future__ import annotations
+
+from nnjit.kernels.activations import finish
+from nnjit.kernels.compiler import kernel
+from nnjit.kernels.contraction import Extent
+from nnjit.kernels.maxima import best_of_four
+from nnjit.kernels.simd import entry, load, store, store_integers
+from nnjit.kernels.tiles import TileShape, tile_fma, tile_load, tile_store
+from nnjit.kernels.transposition import lanes_across
+
+
+def remainder_vectors(tile: TileShape, extent: Extent, lines: int) -> int:
+    """Vectors of scratch memory that `contract_remainder` needs for a thread, of which a task owns `lines` lines: their
+    sums, and a tile's biases."""
+    return (tile.samples * lines * extent.columns + tile.rows) * tile.columns
+
+
+@kernel
+def contract_remainder(task, thread, tile, extent, phases, w, x, x_taps, bias, out, epilogue, y, winners, scratch):
+    """out[p, r, i, j] = epilogue(bias[r] + sum over k of w[p, r, k] * x[i, j, x_taps[k]], y[p, r, i, j]) in the first
+    tile.samples lanes, epilogue(0, y) in the others
+
+    phases (P, 2): how far the results of each lie from those that out tells, and from y
+    w Weights (P, R, K), packed for tiles of tile.output_rows rows, as vectors  x View (-, I, J)  x_taps (K,)  bias (R,)
+    out, y View (R, I, J), out fully overwritten
+    winners (0, L), or (R * (I // 2) * (J // 2), L) of unsigned integers: then out (R, I // 2, J // 2) gets the largest
+    entry of each 2x2 window, winners which of the four it was, as `pooling.max_pool_forward` counts them; without y
+    scratch (threads, vectors, L): `remainder_vectors` for the calling thread
+    The rows of the tile are positions of a line, tile.row_step scalars apart, its columns vectors of L rows. A task
+    owns such a tile's rows of a phase, and a line, or the two that are pooled.
+    """
+    near = scratch[thread]
+    lanes = near.shape[1]
+    pools = len(winners) > 0
+    lines = 2 if pools else 1
+    wide = tile.output_rows
+    of_phase = (extent.rows + wide - 1) // wide
+    row_tiles = len(phases) * of_phase
+    row_tile = task % row_tiles
+    phase, alone = row_tile // of_phase, row_tile % of_phase
+    row = max(min(alone * wide, extent.rows - wide), 0)
+    rows, shared = min(wide, extent.rows), alone * wide - row
+    first_line = task // row_tiles * lines
+    scalars = x.vectors.reshape(-1)
+    biases = tile.samples * lines * extent.columns * tile.columns
+    for c in range(tile.columns):
+        for lane in range(lanes):
+            near[biases + c, lane] = bias[row + min(c * lanes + lane, rows - 1)]
+        for position in range(1, tile.rows):
+            store(near, biases + position * tile.columns + c, load(near, biases + c))
+    for sample in range(tile.samples):
+        for u in range(lines):
+            line = first_line + u
+            sums = (sample * lines + u) * extent.columns
+            for start in range(0, extent.columns, tile.rows):
+                column = min(start, extent.columns - tile.rows)
+                x_column = (x.start + line * x.line + column * x.column) * lanes + sample
+                first_tap = w.columns[start // tile.rows, 0]
+                last_tap = w.columns[start // tile.rows, 1]
+                total = tile_load(tile, near, biases)
+                for v in range(w.lines[line, 0], w.lines[line, 1]):
+                    for k in range(v * w.group + first_tap, v * w.group + last_tap, tile.run):
+                        x_at = x_column + entry(x_taps, k) * lanes
+                        w_at = (row_tile * len(x_taps) + k) * tile.columns
+                        total = tile_fma(tile, total, scalars, x_at, w.packed, w_at, 1, 0, 0)
+                tile_store(total, near, (sums + column) * tile.columns, tile.columns, 1, 0)
+    columns = extent.columns
+    if pools:
+        columns = columns // 2
+        for sample in range(tile.samples):
+            upper = sample * 2 * extent.columns * tile.columns
+            lower = upper + extent.columns * tile.columns
+            for at in range(upper, lower + extent.columns * tile.columns):
+                store(near, at, finish(epilogue, load(near, at), near, at))
+            # The largest take the places of the upper line, their numbers those of the lower one, behind what is read.
+            for j in range(columns):
+                for c in range(tile.columns):
+                    at = upper + 2 * j * tile.columns + c
+                    best, winner = best_of_four(near, at, lower - upper, tile.columns)
+                    store(near, upper + j * tile.columns + c, best)
+                    store(near, lower + j * tile.columns + c, winner)
+    out_first = phases[phase, 0] + out.start + row * out.row + first_line // lines * out.line
+    y_first = phases[phase, 1] + y.start + row * y.row + first_line * y.line
+    of_sample = lines * extent.columns * tile.columns
+    for r in range(shared, rows):
+        number = ((row + r) * (extent.lines // 2) + first_line // 2) * columns
+        for j in range(columns):
+            at = j * tile.columns + r // lanes
+            value = lanes_across(tile, near, at, r % lanes, of_sample)
+            if pools:
+                at += extent.columns * tile.columns
+                store_integers(winners, number + j, lanes_across(tile, near, at, r % lanes, of_sample))
+            else:
+                value = finish(epilogue, value, y.vectors, y_first + r * y.row + j * y.column)
+            store(out.vectors, out_first + r * out.row + j * out.column, value)

@@ -1,0 +1,205 @@
+"""The last samples of a batch, too few to be worth a block: with rows in the lanes they get the bits of a block."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from battery import DTYPES, TOLERANCE, Passes, Stack, by_reference, errors, remainders
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from nnjit.kernels.compiler import kernel
+from nnjit.kernels.contraction import Extent, View, pack_rows
+from nnjit.kernels.contraction_remainder_weights import rows_of_samples
+from nnjit.kernels.program import Call, Program
+from nnjit.kernels.simd import lanes, store
+from nnjit.kernels.tiles import TileShape
+from nnjit.kernels.transposition import lanes_across
+from nnjit.kernels.winograd import Tiling
+from nnjit.kernels.winograd_transforms import F43
+from nnjit.layers.activations import Relu, Sigmoid, Tanh
+from nnjit.layers.base import Layer
+from nnjit.layers.conv2d import Conv2d
+from nnjit.layers.pooling import MaxPool
+from nnjit.tuning import machine
+from nnjit.tuning.algorithms import choose_weights_remainder
+from nnjit.tuning.contraction_remainder import (
+    choose_products_remainder,
+    choose_products_tile,
+    choose_remainder,
+    choose_remainder_tile,
+)
+
+NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
+    # More rows than lanes, which do not fill the last vector; taps that meet the border; a derivative backwards.
+    "direct": (
+        [
+            Conv2d(filters=19, kernel=(3, 2), padding="same"),
+            Tanh(),
+            Conv2d(filters=3, kernel=(3, 3), padding="full", algorithm="direct"),
+            Relu(),
+        ],
+        (5, 9, 7),
+    ),
+    # Phases of a gradient to the input, some of which read nothing.
+    "strides": ([Conv2d(filters=35, kernel=(2, 3), stride=(3, 2)), Sigmoid(), Conv2d(filters=4, kernel=1)], (3, 11, 8)),
+    "pooled": (
+        [
+            Conv2d(filters=6, kernel=5, padding="same", algorithm="direct"),
+            Relu(),
+            MaxPool(window=2),
+            Conv2d(filters=17, kernel=(2, 3), algorithm="direct"),
+            Sigmoid(),
+            MaxPool(window=2),
+        ],
+        (2, 12, 11),
+    ),
+    "few maps": ([Conv2d(filters=1, kernel=5, padding="same")], (120, 8, 5)),
+    "winograd": ([Conv2d(filters=33, kernel=3, padding="same"), Relu(), MaxPool(window=2)], (20, 8, 10)),
+    "winograd overlap": ([Conv2d(filters=20, kernel=5), Relu()], (20, 10, 12)),
+}
+
+
+def passes(name: str, dtype: Any, samples: int, taken: bool) -> tuple[Passes, Passes, list[str]]:
+    """What a network gives for some samples, what the formulas do, and the kernels that were called."""
+    layers, shape = NETWORKS[name]
+    with remainders(taken):
+        stack = Stack(layers, shape, dtype, batch_size=samples)
+    x, dout = stack.random(samples)
+    called = [call.kernel.__name__ for call in (*stack.bound.forward, *stack.bound.backward)]
+    return stack.run(x, dout), by_reference(layers, stack.parameters(), x, dout), called
+
+
+@pytest.mark.usefixtures("few_tiles")
+@pytest.mark.parametrize(
+    ("name", "dtype", "blocks"),
+    [*((name, np.float32, 1) for name in NETWORKS), ("direct", np.float64, 0), ("winograd", np.float64, 0)],
+)
+def test_a_remainder_has_the_bits_of_a_block(name: str, dtype: Any, blocks: int) -> None:
+    """Alone and after a whole block; sums for the weights alone run in an order of their own."""
+    samples = blocks * lanes(dtype) + 3
+    apart, formulas, called = passes(name, dtype, samples, taken=True)
+    together, _, before = passes(name, dtype, samples, taken=False)
+    assert_array_equal(apart.out, together.out)
+    assert_array_equal(apart.dx, together.dx)
+    found = errors(apart, formulas)
+    assert max(found.values()) < TOLERANCE[dtype], found
+    assert "contract_remainder_weights" in called and "remainder" not in " ".join(before)
+    assert name.startswith("winograd") or "contract_remainder" in called
+
+
+@pytest.mark.usefixtures("few_tiles")
+@pytest.mark.parametrize("name", ["direct", "winograd"])
+def test_lanes_without_a_sample_hold_zeros(name: str) -> None:
+    """Other kernels sum over them."""
+    layers, shape = NETWORKS[name]
+    with remainders(taken=True):
+        stack = Stack(layers[:1], shape, np.float64, batch_size=3)
+    assert stack.bound.dx is not None
+    for buffer in (stack.bound.out, stack.bound.dx):
+        buffer.view.vectors[:] = np.nan
+    stack.run(*stack.random(3))
+    assert not stack.bound.dx.read(8)[3:].any()
+    assert name == "winograd" or not stack.bound.out.read(8)[3:].any()
+
+
+@kernel
+def run_across(task, tile, x, out):
+    """Lane 2 of every third vector from the second on."""
+    store(out, 0, lanes_across(tile, x, 1, 2, 3))
+
+
+@DTYPES
+def test_lanes_of_samples(dtype: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((9, lanes(dtype))).astype(dtype)
+    out = np.ones((1, lanes(dtype)), dtype)
+    for samples in (1, 2, 3):
+        Program([Call(run_across, 1, (TileShape(1, 1, samples=samples), x, out), 1)]).run()
+        assert_array_equal(out[0], [*x[1 : 1 + 3 * samples : 3, 2], *np.zeros(lanes(dtype) - samples)])
+
+
+@DTYPES
+def test_rows_of_samples(dtype: Any) -> None:
+    """Three groups in panels of two, of which the second begins within the first; rows end within the last group."""
+    width = lanes(dtype)
+    rows, lines, columns = 2 * width + 3, 2, 3
+    d = np.random.default_rng(0).standard_normal((rows, lines, columns, width)).astype(dtype)
+    tile = TileShape(4, 2, samples=2)
+    out = np.full((2, lines, columns, 2, 2, width), np.nan, dtype)
+    view = View(d.reshape(-1, width), 0, 0, lines * columns, columns, 1)
+    operands = (tile, Extent(1, rows, lines, columns), view, out.reshape(-1, width))
+    Program([Call(rows_of_samples, 2 * lines, operands, 1)]).run()
+    for panel, group in ((0, 0), (1, 1)):
+        for c in range(2):
+            there = d[(group + c) * width : (group + c + 1) * width, ..., :2]
+            assert_array_equal(out[panel, :, :, :, c, : len(there)], np.moveaxis(there, 0, -1))
+
+
+@DTYPES
+@pytest.mark.parametrize("of_tile", [3, 20, 32])
+def test_packed_rows(of_tile: int, dtype: Any) -> None:
+    """Fewer than a vector, vectors and some more, and more than there are."""
+    rows, taps = 21, np.array([0, 2, 1], np.int64)
+    w = np.random.default_rng(0).standard_normal((2, rows, 3)).astype(dtype)
+    tiles = -(-rows // of_tile)
+    out = np.full((2 * tiles, 3, of_tile), np.nan, dtype)
+    operands = (rows, w.reshape(-1), np.array([0, rows * 3], np.int64), 3, taps, out)
+    Program([Call(pack_rows, len(out), operands, 1)]).run()
+    for phase in range(2):
+        for number in range(tiles):
+            first = max(min(number * of_tile, rows - of_tile), 0)
+            there = w[phase, first : first + of_tile, taps]
+            assert_array_equal(out[phase * tiles + number, :, : there.shape[1]], there)
+
+
+SIZES = st.integers(1, 130)
+
+
+@given(samples=st.integers(1, 40), rows=SIZES, maps=SIZES, met=st.integers(1, 20_000), written=st.integers(1, 2_000))
+def test_what_is_taken_apart_are_the_last_samples(samples: int, rows: int, maps: int, met: int, written: int) -> None:
+    for width in (8, 16):
+        chosen = [
+            choose_remainder(samples, width, rows, 9 * maps, met, (maps * written, written)),
+            choose_products_remainder(samples, width, rows, maps, F43),
+            choose_weights_remainder(samples, width, rows, maps, 9, True, (4, written), None),
+            choose_weights_remainder(samples, width, rows, maps, 9, True, (4, written), F43),
+        ]
+        assert set(chosen) <= {0, samples % width}
+
+
+def test_few_samples_are_taken_apart_where_that_costs_less() -> None:
+    """6 maps to 16 by 5x5 on 10x10; one to 6 on 28x28; from 128 maps to 128 by Winograd's algorithm."""
+    images = {"lenet5": (16, 150, 15_000, (1_176, 100)), "to the input": (1, 150, 101_400, (4_704, 784))}
+    taken = {name: [choose_remainder(n, 16, *sizes) for n in (1, 5, 17, 32, 42)] for name, sizes in images.items()}
+    assert taken == {"lenet5": [1, 5, 1, 0, 0], "to the input": [0, 0, 0, 0, 0]}
+    assert [choose_products_remainder(n, 16, 128, 128, F43) for n in (1, 17, 27)] == [1, 1, 0]
+    assert [choose_products_remainder(n, 16, 20, 3, F43) for n in (1, 17, 27)] == [0, 0, 0]
+    assert [choose_weights_remainder(n, 16, 16, 6, 25, True, (10, 10), None) for n in (1, 18, 25)] == [1, 2, 0]
+    assert [choose_weights_remainder(n, 16, 1, 32, 25, True, (21, 21), None) for n in (1, 17)] == [0, 0]
+
+
+@given(
+    rows=SIZES,
+    used=st.lists(st.tuples(st.integers(0, 3), st.integers(3, 5)), min_size=1, max_size=40),
+    maps=st.integers(1, 20),
+    group=st.integers(1, 40),
+    shares=st.integers(1, 9),
+)
+def test_chosen_tiles_fit(rows: int, used: list[tuple[int, int]], maps: int, group: int, shares: int) -> None:
+    for registers in (4, 8, 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            tile = choose_remainder_tile.__wrapped__(rows, 16, 5 * maps, 5, 2, tuple(used))
+            tiling = Tiling(2, rows, 8, 8, maps, 2, 4, group)
+            products = choose_products_tile.__wrapped__(tiling, 16, shares)
+        groups = -(-rows // 16)
+        assert tile.rows <= len(used) and tile.columns <= groups and 5 % tile.run == 0
+        assert (tile.row_step, tile.tap_step, tile.run_step) == (32, 16, tile.columns)
+        assert products.rows <= group and groups % products.columns == 0 and maps % products.run == 0
+        assert products.columns <= max(1, groups // shares)
+        assert max(chosen.rows * chosen.columns for chosen in (tile, products)) <= max(registers, 8) - 2
+        assert tile.output_rows == 16 * tile.columns and replace(tile, lanes=0).output_rows == tile.rows
