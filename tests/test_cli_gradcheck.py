@@ -64,18 +64,18 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_row_for_each_tensor() -> None:
     lines = gradcheck()
-    assert lines[0] == "tiny.yaml, 4 samples, float64, at the start"
+    assert lines[0] == "tiny.yaml, 9 samples, float64, at the start"
     assert lines[1] == "  tolerance 1e-06 beyond rounding; inputs jittered by 0.05, parameters by 0.1"
     assert lines[2].split() == "tensor checked failed kinks skipped worst analytic numeric error 1 % missed".split()
     assert names(lines) == ["tensor", *NAMES]
-    for line, size in zip(lines[3:], (256, 768, 12, 48, 120, 10), strict=True):
+    for line, size in zip(lines[3:], (576, 768, 12, 108, 120, 10), strict=True):
         _, checked, failed, kinks, skipped, *_, missed, verdict = line.split()
         assert (checked, failed, kinks, skipped, missed, verdict) == ("5", "0", "0", str(size - 5), "0.00%", "ok")
 
 
 def test_all_entries_of_some_layers() -> None:
     assert [line.split()[:5] for line in gradcheck("--layers", "2", "--entries", "all")[3:]] == [
-        [NAMES[3], "48", "0", "0", "0"],
+        [NAMES[3], "108", "0", "0", "0"],
         [NAMES[4], "120", "0", "0", "0"],
         [NAMES[5], "10", "0", "0", "0"],
     ]
@@ -94,7 +94,7 @@ def test_at_the_start_and_again_after_training() -> None:
 
 def test_float32() -> None:
     lines = gradcheck("--dtype", "float32", "--tolerance", "2e-5")
-    assert lines[0] == "tiny.yaml, 4 samples, float32, at the start"
+    assert lines[0] == "tiny.yaml, 17 samples, float32, at the start"
     assert lines[1] == (
         "  float32 gradients, float64 differences; tolerance 2e-05 beyond rounding; "
         "inputs jittered by 0.05, parameters by 0.1"
@@ -128,7 +128,7 @@ def test_json() -> None:
     found = json.loads(line)
     tensors = found.pop("tensors")
     assert found == {
-        "title": "tiny.yaml, 4 samples, float64, at the start",
+        "title": "tiny.yaml, 9 samples, float64, at the start",
         "dtype": "float64",
         "tolerance": 1e-6,
         "max_kinks": 0.5,
@@ -161,13 +161,13 @@ def test_json() -> None:
 def test_directions_of_each_tensor() -> None:
     lines = gradcheck("--fast", *DECAY)
     assert lines[2].split() == "tensor entries directions failed kinks analytic numeric error 1 % missed".split()
-    for line, name, size in zip(lines[3:-1], NAMES, (256, 768, 12, 48, 120, 10), strict=True):
+    for line, name, size in zip(lines[3:-1], NAMES, (576, 768, 12, 108, 120, 10), strict=True):
         words = line.split()
         assert (*words[:5], words[-1]) == (name, str(size), "8", "0", "0", "ok") and words[-2].endswith("%")
     assert lines[-1].split()[3:6] == ["910", "0", "0"]
     (line,) = gradcheck("--fast", "--json", "--layers", "2")
     assert [(tensor["checked"], tensor["skipped"]) for tensor in json.loads(line)["tensors"]] == [
-        (48, 0),
+        (108, 0),
         (120, 0),
         (10, 0),
     ]
@@ -215,7 +215,7 @@ def test_a_picture_that_cannot_be_drawn(file: str, exit_code: int, message: str)
 
 def test_against_the_reference() -> None:
     lines = gradcheck("--against", "reference")
-    assert lines[0] == "tiny.yaml, 4 samples, float64, at the start, against reference, tolerance 1e-12"
+    assert lines[0] == "tiny.yaml, 9 samples, float64, at the start, against reference, tolerance 1e-12"
     rows = ["layers.1.output", "layers.2.output", "loss", *(NAMES[k] for k in (0, 1, 2, 4, 5))]
     assert names(lines) == ["tensor", *rows]
     assert all(line.endswith("  ok") for line in lines[2:])

@@ -53,7 +53,12 @@ class Tolerance(click.ParamType):  # type: ignore[type-arg]
 
 @click.command()
 @click.argument("config", required=False)
-@click.option("--samples", type=click.IntRange(1), default=4, show_default=True, help="Samples of the config's data.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    show_default="a block and one more: 9, in float32 17",
+    help="Samples of the config's data.",
+)
 @click.option(
     "--entries", type=Entries(), metavar="N|all", default=200, show_default=True, help="Entries of each tensor, or all."
 )
@@ -93,7 +98,7 @@ class Tolerance(click.ParamType):  # type: ignore[type-arg]
 def gradcheck(
     context: click.Context,
     config: str | None,
-    samples: int,
+    samples: int | None,
     entries: int | None,
     seed: int,
     tolerance: float | None,
@@ -199,16 +204,22 @@ def _built_in(dtype: str, seed: int, layers: str | None) -> Iterator[Subject]:
 
 
 def _configured(
-    config: str, overrides: tuple[str, ...], samples: int, dtype: str, steps: int, seed: int, layers: str | None
+    config: str, overrides: tuple[str, ...], samples: int | None, dtype: str, steps: int, seed: int, layers: str | None
 ) -> Iterator[Subject]:
-    """The network of a config at the start and, if there are any, after `steps` steps."""
+    """The network of a config at the start and, if there are any, after `steps` steps.
+
+    Unless it is told, there are as many samples as fill a block and one more: a block and the remainder of a batch are
+    computed by kernels of their own.
+    """
     import numpy as np
 
     from nnjit.config import load_config
     from nnjit.gradcheck.cases import JITTER, plural
     from nnjit.gradcheck.configured import INPUT_JITTER, configured_probe
+    from nnjit.kernels.simd import lanes
     from nnjit.prepare import prepare
 
+    samples = samples or lanes(dtype) + 1
     loaded = load_config(config, overrides)
     dataset = prepare(loaded)
     positions = _positions(layers, [layer.kind() for layer in loaded.config.model])
