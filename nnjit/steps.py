@@ -16,6 +16,7 @@ from nnjit.kernels.batches import gather, gather_labels
 from nnjit.kernels.contraction import Extent, View
 from nnjit.kernels.losses import add_up
 from nnjit.kernels.program import Call, Program
+from nnjit.kernels.simd import lanes
 from nnjit.losses import Loss, LossSite
 from nnjit.metrics import Metric
 from nnjit.network import BoundNetwork, Network
@@ -183,7 +184,9 @@ class Evaluation(Scored):
     def __init__(
         self, network: Network, loss: Loss, metric: Metric, split: Split, inputs: Scaling, targets: Scaling
     ) -> None:
-        self.batch_size = min(EVALUATION_BATCH, len(split))
+        # Whole blocks: the remainder of a batch has kernels of its own, which cost more to compile than they save here.
+        block = lanes(network.dtype)
+        self.batch_size = -(-min(EVALUATION_BATCH, len(split)) // block) * block
         bound = network.bind(self.batch_size, training=False)
         super().__init__(bound, loss, metric, split, inputs, targets)
         self.program = Program(self.calls)

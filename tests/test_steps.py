@@ -171,6 +171,13 @@ def test_evaluation_does_not_depend_on_the_batch_size(batch_size: int, monkeypat
     assert Evaluation(network, CROSS_ENTROPY, Accuracy(0.5), split, PIXELS, PLAIN).run() == expected
 
 
+@pytest.mark.parametrize(("samples", "batch_size"), [(1, 16), (19, 32), (256, 256), (300, 256)])
+def test_evaluation_runs_in_whole_blocks(samples: int, batch_size: int) -> None:
+    """Kernels for the remainder of a batch would be compiled for it alone."""
+    evaluation = Evaluation(image_network(), CROSS_ENTROPY, Accuracy(0.5), images(samples), PIXELS, PLAIN)
+    assert evaluation.batch_size == batch_size
+
+
 def test_evaluation_equals_the_reference_and_leaves_the_network() -> None:
     network, split = image_network(np.float64), images(50)
     before = network.weights.tobytes()
