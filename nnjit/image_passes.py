@@ -5,6 +5,7 @@ What an output sums over is data (`Taps`), so that one pass is like another; `co
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -290,16 +291,13 @@ def by_winograd(
     rows = ends.extent.rows
     packing, u = _transformed_kernels(site, form, filters, rows, maps)
     calls = [packing]
-    remainder = choose_products_remainder(samples, site.lanes, rows, maps, form)
-    for first, blocks, present in _blocks(samples, remainder, site.lanes):
-        part = ends.of_blocks(first, blocks)
+    for image, part, present, share in _products_apart(site, form, maps, x, ends, samples, work):
         tiling = choose_tiling(form, part.extent, maps)
         tile = _products_tile(tiling, present, site.lanes)
         scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.output_rows, tile.kept_sums))
-        images = (x._replace(start=x.start + first * x.block), part.bias, part.out, part.epilogue, part.y)
-        operands = (form, tile, tiling, u, *images, _winners(site, part), scratch)
-        share = form.work_left(work) * blocks // ends.extent.blocks
-        calls.append(Call(winograd, blocks * tiling.groups, operands, share))
+        result = (part.bias, part.out, part.epilogue, part.y, _winners(site, part))
+        operands = (form, tile, tiling, u, image, *result, scratch)
+        calls.append(Call(winograd, tiling.blocks * tiling.groups, operands, share))
     return calls
 
 
@@ -320,27 +318,29 @@ def by_overlap(
     rows = ends.extent.rows
     packing, u = _transformed_kernels(site, form, filters, rows, maps)
     calls = [packing]
-    remainder = choose_products_remainder(samples, site.lanes, rows, maps, form)
-    for first, blocks, present in _blocks(samples, remainder, site.lanes):
-        part = ends.of_blocks(first, blocks)
-        tiling = choose_tiling(form, summed._replace(blocks=blocks, rows=rows), maps)
+    for image, part, present, share in _products_apart(site, form, maps, d, ends, samples, work):
+        tiling = choose_tiling(form, summed._replace(blocks=part.extent.blocks, rows=rows), maps)
         tiling = tiling._replace(group=tiling.tiles)
         tile = _products_tile(tiling, present, site.lanes, get_threads())
-        shares = choose_row_shares(blocks, -(-rows // tile.output_rows))
+        shares = choose_row_shares(tiling.blocks, -(-rows // tile.output_rows))
         scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
-        images = (d._replace(start=d.start + first * d.block), part.out, part.epilogue, part.y)
-        operands = (form, tile, tiling, shares, cutout, u, *images, scratch)
-        share = form.work_left(work) * blocks // ends.extent.blocks
-        calls.append(Call(winograd_overlap, blocks * shares, operands, share))
+        operands = (form, tile, tiling, shares, cutout, u, image, part.out, part.epilogue, part.y, scratch)
+        calls.append(Call(winograd_overlap, tiling.blocks * shares, operands, share))
     return calls
 
 
-def _blocks(samples: int, remainder: int, lanes: int) -> list[tuple[int, int, int]]:
-    """The blocks of `samples` samples, and the last one by itself if it is to be a remainder: the first, how many there
-    are, and how many samples the remainder has, or 0."""
-    blocks = -(-samples // lanes)
-    whole = blocks - (remainder > 0)
-    return [part for part in ((0, whole, 0), (whole, blocks - whole, remainder)) if part[1]]
+def _products_apart(
+    site: Site, form: Form, maps: int, x: View, ends: Ends, samples: int, work: int
+) -> Iterator[tuple[View, Ends, int, int]]:
+    """The whole blocks of `samples` samples, and the last one by itself where products of its samples alone cost less:
+    their image, their ends, how many samples such a remainder has, or 0, and their work."""
+    extent = ends.extent
+    remainder = choose_products_remainder(samples, site.lanes, extent.rows, maps, form)
+    whole = extent.blocks - (remainder > 0)
+    for first, blocks, present in ((0, whole, 0), (whole, extent.blocks - whole, remainder)):
+        if blocks:
+            image, part = x._replace(start=x.start + first * x.block), ends.of_blocks(first, blocks)
+            yield image, part, present, form.work_left(work) * blocks // extent.blocks
 
 
 def _products_tile(tiling: Tiling, remainder: int, lanes: int, shares: int = 1) -> TileShape:

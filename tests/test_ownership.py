@@ -149,6 +149,7 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
     assert name != "packed" or kernels.count("contract_packed") == (7 if vector_registers() == 32 else 0)
 
 
+@pytest.mark.usefixtures("few_tiles")
 @pytest.mark.parametrize("threads", [1, 9])
 @pytest.mark.parametrize("name", ["images", "pooled", "winograd overlap"])
 def test_no_entry_of_a_remainder_has_two_owners(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
