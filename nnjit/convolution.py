@@ -122,7 +122,7 @@ class Convolution:
             for form in filter(None, (self._forward_form, self._weights_form)):
                 last = max(last, _whole(form, on.size) + form.taps - 2 - on.before)
             zeros += [on.before, max(0, last - (self.shape[1 + k] - 1))]
-        return Border(*zeros).apart(*self.shape[1:])
+        return Border(*zeros)
 
     def gradient_border(self, to_input: bool) -> Border:
         """The zeros that the backward pass, `to_input` or only to the weights, reads round the gradient of the
@@ -138,7 +138,7 @@ class Convolution:
             for whole in filter(None, (form if overlaps else None, self._weights_form)):
                 last = max(last, _whole(whole, on.size) - 1)
             zeros += [max(0, -first), max(0, last - (on.size - 1))]
-        return Border(*zeros).apart(*(on.size for on in self.axes))
+        return Border(*zeros)
 
     def bind(self, site: Site) -> None:
         """Record the calls of all passes."""

@@ -80,9 +80,12 @@ class BoundNetwork:
         self.workspace = Workspace(network.dtype)
         self.gradients = network.layout.zeros() if training else None
         stages = network.stages
-        borders = [stage.layer.input_border(stage.shape) for stage in stages]
+        borders = [
+            _border_between(stage.shape, stage.layer.input_border(stage.shape), stage.layer.is_view) for stage in stages
+        ]
+        borders += [_border_between(stage.out_shape, None, is_view=False) for stage in stages[-1:]]
         outputs = [self._allocate(stages[0].shape, borders[0])] if stages else []
-        for stage, border in zip(stages, [*borders[1:], None], strict=True):
+        for stage, border in zip(stages, borders[1:], strict=True):
             if stage.layer.is_view:
                 outputs.append(outputs[-1].reshaped(stage.out_shape))
             else:
@@ -104,17 +107,18 @@ class BoundNetwork:
             if gradient is not None:
                 self._lead_back(number, gradient)
 
-    def _allocate(self, shape: Shape, border: Border | None) -> Buffer:
-        return Buffer.allocate(self.blocks, shape, self.network.dtype, border or Border())
+    def _allocate(self, shape: Shape, border: Border) -> Buffer:
+        return Buffer.allocate(self.blocks, shape, self.network.dtype, border)
 
     def _border(self, gradient: Gradient, input_gradient: bool) -> Border:
         """The zeros round a gradient that the stage before it reads."""
         stage = self.network.stages[gradient.number - 1]
-        if gradient.number == 0 or (stage.pooling and not gradient.before_pooling):
-            return Border()
-        before = self.network.stages[: gradient.number - 1]
-        to_input = input_gradient or any(each.layer.parameters(each.shape) for each in before)
-        return stage.layer.gradient_border(stage.shape, to_input) or Border()
+        border = None
+        if gradient.number > 0 and (gradient.before_pooling or not stage.pooling):
+            before = self.network.stages[: gradient.number - 1]
+            to_input = input_gradient or any(each.layer.parameters(each.shape) for each in before)
+            border = stage.layer.gradient_border(stage.shape, to_input)
+        return _border_between(gradient.shape, border, gradient.is_view)
 
     def _gradient_buffers(self, input_gradient: bool, keep: bool) -> tuple[list[Buffer | None], list[Buffer | None]]:
         """The gradients of the input and of every stage's output; and the same, but of what a stage computes before it
@@ -212,3 +216,10 @@ class BoundNetwork:
         """The gradients as arrays of conventional shape."""
         assert self.gradients is not None
         return self.network.layout.unpack(self.gradients)
+
+
+def _border_between(shape: Shape, zeros: Border | None, is_view: bool) -> Border:
+    """The border of a buffer between two stages, of which one reads `zeros` round it; planes of an image are apart, if
+    the buffer is not to be a view of another shape."""
+    border = zeros or Border()
+    return border if is_view or len(shape) != 3 else border.apart(*shape[1:])

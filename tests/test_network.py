@@ -289,3 +289,15 @@ def test_everything_bound_reads_the_networks_weights_in_place() -> None:
     before = stack.forward(x)
     stack.network.weights *= 2
     assert_allclose(stack.forward(x), 2 * before, rtol=1e-15)
+
+
+def test_planes_of_every_image_that_is_no_view_are_apart() -> None:
+    """An input, an output that nothing reads, what an activation alone, a pooling and a flattening read, and gradients
+    of all of them: planes of 16x16 or 8x8."""
+    specs = ["tanh", {"conv2d": {"filters": 3, "kernel": 1}}, "tanh", {"average_pool": 2}, "tanh"]
+    network = Network(layers_of(*specs), (2, 16, 16), np.float32, 0)
+    sites = network.bind(20, input_gradient=True).sites
+    buffers = [buffer for site in sites for buffer in (site.x, site.out, site.dx, site.dout)]
+    assert {buffer.view.row for buffer in buffers if buffer is not None} == {257, 65}
+    flat = Network(layers_of(*specs, "flatten", {"dense": 2}), (2, 16, 16), np.float32, 0).bind(20)
+    assert flat.sites[-1].x.view.row == 1 and flat.sites[-3].out.view.row == 64
