@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnjit import convolution, image_passes, weight_gradients
 from nnjit.convolution import Convolution
 from nnjit.kernels.bands import BandShape
-from nnjit.kernels.contraction import contract
+from nnjit.kernels.contraction import contract, contract_pooled
 from nnjit.kernels.contraction_bands import contract_bands
 from nnjit.kernels.contraction_packed import contract_packed
 from nnjit.kernels.contraction_transposed import contract_transposed
@@ -31,6 +31,7 @@ from nnjit.layers.activations import Relu, Tanh
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
+from nnjit.layers.pooling import MaxPool
 from nnjit.network import Network
 from nnjit.tuning import contraction_bands, contraction_strips, machine
 from nnjit.tuning.algorithms import MOST_FEW, choose_bands, choose_input_form, choose_lanes
@@ -348,6 +349,21 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
         found.append(stack.run(*stack.random()).bits())
     assert found[0] == found[1] == found[2]
     assert len(turned) >= 2
+
+
+@compiled_only("kernels without tiles have nothing to fetch")
+def test_a_tile_fetches_what_it_is_stored_to_unless_that_is_scratch_memory() -> None:
+    def fetches(*pooling: Layer) -> list[bool]:
+        layers = [Conv2d(filters=64, kernel=(2, 2), stride=(2, 2)), *pooling]
+        bound = Stack(layers, (64, 16, 16), np.dtype(np.float32)).bound
+        calls = [call for call in (*bound.forward, *bound.backward) if "contract" in call.kernel.py_func.__name__]
+        assert {call.kernel for call in calls} <= {contract, contract_pooled, contract_packed, contract_transposed}
+        tiles = [tile for call in calls for tile in call.arguments[:2] if isinstance(tile, TileShape)]
+        return [tile.result_fetches for tile in tiles]
+
+    # Forwards, to the weights, to the input.
+    assert fetches() == [True, False, True]
+    assert fetches(MaxPool(window=(2, 2))) == [False, False, True]
 
 
 @compiled_only("it is about compiled tiles")

@@ -21,6 +21,8 @@ from nnjit.kernels.compiler import kernel
 from nnjit.kernels.maxima import best_of_four
 from nnjit.kernels.simd import VECTOR_BYTES, entry, load, load_apart, store, store_integers
 from nnjit.kernels.tiles import (
+    tile_fetch_row,
+    tile_fetch_row_to_write,
     tile_finish,
     tile_fma,
     tile_rows,
@@ -88,6 +90,15 @@ def finish_rows(epilogue, rows, columns, out, first, y, y_first):
 
 
 @register_jitable(forceinline=True)
+def fetch_result_row(tile, out, out_first, epilogue, y, y_first, row):
+    """Fetch what row `row` of a tile is stored to, the first row to out[out_first] and on, and what it is finished with
+    from y[y_first] on."""
+    tile_fetch_row_to_write(tile, out.vectors, out_first + row * out.row * tile.units, out.column)
+    if epilogue.backward and tile.units == 1:
+        tile_fetch_row(tile, y.vectors, y_first + row * y.row, y.column)
+
+
+@register_jitable(forceinline=True)
 def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y, y_first, block, line, row_tile, alone):
     """What a task of `contract` computes: a tile of rows of a line, the first of which lies from out[out_first] on, and
     from y[y_first]. Among those of all phases it is number `row_tile`, among those of its own number `alone`.
@@ -110,14 +121,19 @@ def contract_line(tile, extent, w, x, x_taps, bias, out, out_first, epilogue, y,
         first_tap = w.columns[start // tile.columns, 0]
         last_tap = w.columns[start // tile.columns, 1]
         total = tile_rows(tile, bias, row)
+        out_column, y_column = out_first * units + column * out.column, y_first + column * y.column
+        fetched = shared if tile.result_fetches else tile.rows
         for u in range(w.lines[line, 0], w.lines[line, 1]):
             for k in range(u * w.group + first_tap, u * w.group + last_tap, tile.run):
                 w_at = w_first + k * tile.rows
                 x_at = x_column + entry(x_taps, k) * units
+                if fetched < tile.rows:
+                    fetch_result_row(tile, out, out_column, epilogue, y, y_column, fetched)
+                    fetched += 1
                 total = tile_fma(tile, total, w.packed, w_at, x.vectors, x_at, x.column, run_step, ahead)
         if epilogue.short and units == 1:
-            total = tile_finish(epilogue, total, y.vectors, y_first + column * y.column, y.row, y.column)
-        tile_store(total, out.vectors, out_first * units + column * out.column, out.row * units, out.column, shared)
+            total = tile_finish(epilogue, total, y.vectors, y_column, y.row, y.column)
+        tile_store(total, out.vectors, out_column, out.row * units, out.column, shared)
     if not (epilogue.short and units == 1 or epilogue.empty):
         of_rows, y_of_rows = out_first + shared * out.row, y_first + shared * y.row
         finish_rows(epilogue, tile.rows - shared, extent.columns, out, of_rows, y, y_of_rows)

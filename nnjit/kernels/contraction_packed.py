@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import Extent, finish_rows
+from nnjit.kernels.contraction import Extent, fetch_result_row, finish_rows
 from nnjit.kernels.simd import entry, load, store
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_rows, tile_store
 
@@ -68,12 +68,16 @@ def contract_packed(task, thread, tile, extent, phases, tiles, w, x, x_taps, bia
             column = number * tile.columns
             present = min(tile.columns, extent.columns - column)
             total = tile_rows(tile, bias, row)
+            out_at = phases[phase, 0] + out_line + row * out.row + column * out.column
+            y_at = phases[phase, 1] + y_line + row * y.row + column * y.column
+            fetched = shared if tile.result_fetches else tile.rows
             for k in range(0, taps, tile.run):
+                if fetched < tile.rows:
+                    fetch_result_row(tile, out, out_at, epilogue, y, y_at, fetched)
+                    fetched += 1
                 w_at = (row_tile * taps + k) * tile.rows
                 x_at = ((number - first) * taps + k) * tile.columns
                 total = tile_fma(tile, total, w, w_at, near, x_at, 1, tile.columns, 0)
-            out_at = phases[phase, 0] + out_line + row * out.row + column * out.column
-            y_at = phases[phase, 1] + y_line + row * y.row + column * y.column
             if present == tile.columns:
                 if epilogue.short:
                     total = tile_finish(epilogue, total, y.vectors, y_at, y.row, y.column)
