@@ -49,6 +49,17 @@ from nnjit.tuning.winograd import choose_row_shares
 Array = NDArray[Any]
 
 
+@given(rows=st.integers(64, 300), taps=st.integers(4, 128), phases=st.integers(1, 9))
+def test_what_the_next_task_copies_has_come_when_the_last_rows_are_done(rows: int, taps: int, phases: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "vector_registers", lambda: 32)
+        tile = choose_packed_tile.__wrapped__(rows, 256, taps, phases)
+    if tile is not None:
+        runs = taps // tile.run * -(-rows // tile.rows)
+        assert tile.task_fetches == 0 if phases > 1 else tile.task_fetches * runs >= taps * tile.columns
+        assert (tile.task_fetches - 1) * runs < taps * tile.columns
+
+
 @pytest.mark.parametrize("registers", [4, 8, 32])
 @given(
     rows=st.integers(1, 200),

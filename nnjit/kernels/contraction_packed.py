@@ -10,10 +10,12 @@ side by side, and all its rows find it there.
 
 from __future__ import annotations
 
+from numba.extending import register_jitable
+
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, fetch_result_row, finish_rows
-from nnjit.kernels.simd import entry, load, store
+from nnjit.kernels.simd import entry, load, prefetch, store
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_rows, tile_store
 
 
@@ -25,6 +27,13 @@ def packed_vectors(tile: TileShape, taps: int, tiles: int) -> int:
 def packed_tasks(tile: TileShape, extent: Extent, tiles: int) -> int:
     """Its tasks."""
     return extent.blocks * extent.lines * -(-extent.columns // (tile.columns * tiles))
+
+
+@register_jitable
+def first_copied(task, parts, width, extent, x):
+    """Where the first column lies in x that a task copies, if each of the `parts` of a line has `width`."""
+    line = task // parts
+    return x.start + line // extent.lines * x.block + line % extent.lines * x.line + task % parts * width * x.column
 
 
 @kernel
@@ -60,6 +69,10 @@ def contract_packed(task, thread, tile, extent, phases, tiles, w, x, x_taps, bia
             for c in range(tile.columns):
                 column = min(number * tile.columns + c, extent.columns - 1)
                 store(near, to + c, load(x.vectors, x_tap + column * x.column))
+    # What the next task copies is fetched meanwhile, one vector after the other.
+    width = tiles * tile.columns
+    ahead = first_copied(task + 1, parts, width, extent, x)
+    next_tap, next_column = 0, 0
     for row_tile in range(len(phases) * row_tiles):
         phase, alone = row_tile // row_tiles, row_tile % row_tiles
         row = min(alone * tile.rows, extent.rows - tile.rows)
@@ -75,6 +88,12 @@ def contract_packed(task, thread, tile, extent, phases, tiles, w, x, x_taps, bia
                 if fetched < tile.rows:
                     fetch_result_row(tile, out, out_at, epilogue, y, y_at, fetched)
                     fetched += 1
+                for _ in range(tile.task_fetches):
+                    if next_tap < taps:
+                        prefetch(x.vectors, ahead + entry(x_taps, next_tap) + next_column * x.column)
+                        next_column += 1
+                        if next_column == width:
+                            next_column, next_tap = 0, next_tap + 1
                 w_at = (row_tile * taps + k) * tile.rows
                 x_at = ((number - first) * taps + k) * tile.columns
                 total = tile_fma(tile, total, w, w_at, near, x_at, 1, tile.columns, 0)

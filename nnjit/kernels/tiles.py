@@ -63,6 +63,8 @@ class TileShape:
     `nnjit/tuning/contraction.py`."""
     line_fetches: int = 0
     """How many vectors of the next line a run brings into the second cache."""
+    task_fetches: int = 0
+    """Likewise, of what the next task reads."""
     result_fetches: bool = False
     """Whether what it will be stored to is brought into the first cache meanwhile, a row for each run of taps.
 
