@@ -142,7 +142,6 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
     if passed.once and ends.winners is None:
         lines = _as_one_line(extent, x, ends)
         if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps, len(ends.phases.weights)):
-            packed_tile = replace(packed_tile, result_fetches=True)
             return calls + _packed_contraction(site, filters, passed, packed_tile, *lines, work)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     tile = choose_tile(

@@ -54,7 +54,7 @@ def choose_packed_tile(rows: int, columns: int, taps: int, phases: int) -> TileS
         return None
     # So many in a run that all have come when the last tile of rows is done.
     fetches = -(-run * tile.columns // -(-rows // tile.rows)) if phases == 1 else 0
-    return replace(tile, column_step=1, run=run, run_step=tile.columns, task_fetches=fetches)
+    return replace(tile, column_step=1, run=run, run_step=tile.columns, task_fetches=fetches, result_fetches=True)
 
 
 def choose_packed_tiles(tile: TileShape, taps: int, column_tiles: int, lines: int) -> int:
