@@ -70,9 +70,9 @@ class TileShape:
 
     Stores to lines that are not there keep a core waiting, and so does fetching them all at once (a trial in C, 8x3
     sums of 64 taps: to store them in a stream of 8 MB took 516 us more than not to, if fetched at once 207, in turns
-    62). Measured on one core: 1x1 from 64 maps of 16x16 to
-    128 2.16 to 1.88 ms, to the input 2.39 to 2.02; 3x3 with a stride of 2 from 16 to 32 to the input 1.31 to 1.17;
-    whole steps of SRCNN 1.02 to 1.04 times as fast, of a network of strided and 1x1 convolutions 1.06."""
+    62). Measured on one core: 1x1 from 64 maps of 16x16 to 128 2.16 to 1.88 ms, to the input 2.39 to 2.02; 3x3 with a
+    stride of 2 from 16 to 32 to the input 1.31 to 1.17; whole steps of SRCNN 1.02 to 1.04 times as fast, of a network
+    of strided and 1x1 convolutions 1.06."""
     samples: int = SAMPLES
     """How many samples there are in a block, or how many of them `tile_fma_samples` goes over."""
     lanes: int = 0
