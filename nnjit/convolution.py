@@ -206,8 +206,9 @@ class Convolution:
         """The same map by map."""
         channels, (height, width) = self.shape[0], self.kernel
         w = np.arange(channels * height * width, dtype=np.int64).reshape(channels, height, width)
-        lines = _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1])
-        return MapTaps(w, np.arange(channels, dtype=np.int64) * x.row, lines)
+        lines = _spans(extent.lines, 1, self._offsets(0), self.shape[1])
+        columns = _spans(extent.columns, 1, self._offsets(1), self.shape[2])
+        return MapTaps(w, np.arange(channels, dtype=np.int64) * x.row, lines, columns)
 
     def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
         """The gradient of the input."""
@@ -295,13 +296,13 @@ class Convolution:
         vertical, horizontal = self.axes
         channels, (kernel_height, kernel_width) = self.shape[0], self.kernel
         kernel = len(upper.taps), len(lower.taps)
-        needed = _needed(_spans(lower.positions, 1, lower.offsets, horizontal.size))
-        if not choose_bands(channels, self.filters, kernel, lower.positions, needed):
+        columns = _spans(lower.positions, 1, lower.offsets, horizontal.size)
+        if not choose_bands(channels, self.filters, kernel, lower.positions, _needed(columns)):
             return None
         f, u, v = np.ix_(np.arange(self.filters), np.array(upper.taps), np.array(lower.taps))
         w = f * channels * kernel_height * kernel_width + u * kernel_width + v
         x = f.reshape(-1) * dout.row + upper.first * dout.line + lower.first * dout.column
-        return MapTaps(w, x, _spans(upper.positions, 1, upper.offsets, vertical.size))
+        return MapTaps(w, x, _spans(upper.positions, 1, upper.offsets, vertical.size), columns)
 
     def _phases(self, k: int) -> list[Phase]:
         """The phases of axis k."""

@@ -25,7 +25,7 @@ from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, wino
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.site import Site
 from nnjit.tuning.contraction import choose_tile, used_by_tiles
-from nnjit.tuning.contraction_bands import choose_band, choose_band_share
+from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
 from nnjit.tuning.contraction_remainder import (
     choose_products_remainder,
@@ -81,6 +81,14 @@ class MapTaps(NamedTuple):
     """(maps,): where the first entry of each lies."""
     lines: NDArray[np.int64]
     """`contraction.Weights.lines`."""
+    columns: NDArray[np.int64]
+    """(columns, 2): of each line of the kernel, the first and last entries that a column of the output uses."""
+
+    @property
+    def zeros(self) -> tuple[int, int]:
+        """How many zeros before the image, and after it, a line of the output reads."""
+        (first, _), (_, last) = self.columns[0], self.columns[-1]
+        return int(first), int(self.w.shape[2] - last if last else 0)
 
     def one_by_one(self, x: View, columns: int) -> Taps:
         """The taps of an output with lines of `columns` positions, in the same order."""
@@ -246,14 +254,15 @@ def by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends,
         return calls
     extent, phases = ends.extent, ends.phases
     maps, height, width = passed.w.shape
-    tile = choose_band(extent.rows, (height, width), extent.lines, extent.columns)
+    tile = choose_band(extent.rows, (height, width), extent.lines, extent.columns, passed.zeros)
+    edges = edge_bands(tile, extent.columns, passed.zeros)
     bands = -(-extent.lines // tile.lines)
     share = choose_band_share(tile, bands, extent.columns, extent.blocks * len(phases.weights))
     packing, packed = _packed_rows(site, filters, passed.w.reshape(-1), phases, extent.rows, extent.rows)
     lines = np.array([_lines_of_band(passed.lines, tile.lines, band) for band in range(bands)], np.int64)
     scratch = site.workspace.by_thread(band_vectors(tile, share, extent))
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
-    operands = (tile, share, extent, phases.places, lines, packed.reshape(-1), *images, scratch)
+    operands = (tile, edges, share, extent, phases.places, lines, packed.reshape(-1), *images, scratch)
     tasks = extent.blocks * len(phases.weights) * -(-bands // share.bands)
     return [*calls, packing, Call(contract_bands, tasks, operands, work)]
 

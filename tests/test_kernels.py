@@ -92,6 +92,17 @@ def test_convolutions_that_read_each_position_once(
         assert_equals_reference(layers, (2, *shape), 9)
 
 
+def by_bands(patch: pytest.MonkeyPatch, few: int, tile: tuple[int, int], share: Share) -> None:
+    """Have passes to `few` maps computed by `contract_bands`, in tiles of so many lines and columns."""
+
+    def choose_band(maps: int, kernel: tuple[int, int], lines: int, columns: int, zeros: tuple[int, int]) -> BandShape:
+        return BandShape(min(tile[0], lines), maps, min(tile[1], columns), *kernel)
+
+    patch.setattr(convolution, "choose_bands", lambda rows, maps, kernel, *sizes: rows == few and min(kernel) > 1)
+    patch.setattr(image_passes, "choose_band", choose_band)
+    patch.setattr(image_passes, "choose_band_share", lambda *sizes: share)
+
+
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize(
     ("few", "kernel", "stride", "padding", "activation", "tile", "share", "calls"),
@@ -117,21 +128,29 @@ def test_few_maps(
     backward: bool,
 ) -> None:
     """Few maps of the output, and of the input: with any tile and in any pieces."""
-
-    def choose_band(maps: int, kernel: tuple[int, int], lines: int, columns: int) -> BandShape:
-        return BandShape(min(tile[0], lines), maps, min(tile[1], columns), *kernel)
-
     filters, channels = (5, few) if backward else (few, 5)
     layer = {"conv2d": {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}}
     layers = layers_of({"conv2d": {"filters": channels, "kernel": 1}}, activation, layer, activation)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "choose_bands", lambda rows, maps, kernel, *sizes: rows == few and min(kernel) > 1)
-        patch.setattr(image_passes, "choose_band", choose_band)
-        patch.setattr(image_passes, "choose_band_share", lambda *sizes: share)
+        by_bands(patch, few, tile, share)
         assert_equals_reference(layers, (2, 8, 10), 9)
         bound = Network(layers, (2, 8, 10), np.float64, 0).bind(9)
     of_pass = bound.backward if backward else bound.forward
     assert [call.kernel for call in of_pass].count(contract_bands) == calls[backward]
+
+
+@pytest.mark.parametrize("columns", [2, 5, 12])
+@pytest.mark.parametrize("kernel", [(4, 3), (2, 2)])
+def test_few_maps_read_none_of_the_zeros_round_the_image(kernel: tuple[int, int], columns: int) -> None:
+    """Whether a line is one tile or several."""
+    layer = Conv2d(filters=2, kernel=kernel, padding=(kernel[0] - 1, kernel[1] - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        by_bands(patch, 2, (2, columns), Share(2, 2))
+        bound = Network([layer], (5, 8, 10), np.float64, 0).bind(9)
+    bound.x.view.vectors[:] = np.nan
+    bound.x.write(np.ones((9, 5, 8, 10)))
+    Program(bound.forward).run()
+    assert np.isfinite(bound.out.read(9)).all()
 
 
 def everywhere_winograd(kernel: Any, *sizes: Any) -> Any:

@@ -457,7 +457,7 @@ def test_maps_in_pieces_give_the_same_bits_on_every_cpu_and_with_any_threads(ker
             patch.setattr(image_passes, "choose_band", choose_band.__wrapped__)
             stack = Stack(layers, (180, 9, 7), np.dtype(np.float32))
         (call,) = [call for call in stack.bound.forward if call.kernel is contract_bands]
-        tiles.add((*call.arguments[:2], call.tasks))
+        tiles.add((*call.arguments[:3], call.tasks))
         found.append(stack.run(*stack.random()).bits())
     assert len(tiles) == 4
     assert found[0] == found[1] == found[2] == found[3]
@@ -486,7 +486,7 @@ def test_an_output_of_few_maps_takes_them_in_pieces_where_that_is_worth_it(
 def test_the_sums_of_a_band_fit_the_registers(registers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "vector_registers", lambda: registers)
     for maps, side, lines in product(range(1, MOST_FEW + 1), (2, 3, 9), (1, 4, 33)):
-        tile = choose_band.__wrapped__(maps, (side, side), lines, 21)
+        tile = choose_band.__wrapped__(maps, (side, side), lines, 21, (side - 1, 0))
         assert tile.lines <= min(lines, side) and tile.columns <= 21
         assert tile.lines * tile.columns == 1 or (tile.rows + 1) * tile.columns <= max(registers, 8)
 

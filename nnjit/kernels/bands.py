@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 
 import numpy as np
 from numba import types
@@ -28,17 +29,24 @@ class BandShape:
     """Lines of the kernel."""
     width: int
     """Entries of such a line."""
+    left: int = 0
+    """How many positions of each line that it reads hold zeros, from the first on: their products are left out."""
+    right: int = 0
+    """Likewise, up to the last."""
 
     @property
     def rows(self) -> int:
         """Rows of the tile."""
         return self.lines * self.maps
 
+    def columns_met(self, v: int) -> range:
+        """The columns for which entry v of a line of the kernel meets none of those zeros."""
+        return range(max(0, self.left - v), min(self.columns, self.columns + self.width - 1 - self.right - v))
+
 
 def _band_fma(typing_context, shape, tile, w, w_first, x, x_first, x_line, first, last):
     signature = tile(shape, tile, w, types.intp, x, types.intp, types.intp, types.intp, types.intp)
     band = shape.value
-    rows, columns = range(tile.rows), range(tile.columns)
 
     def generate(context, builder, signature, arguments):
         _, value, w_value, w_at, x_value, x_at, x_step, first_line, last_line = arguments
@@ -61,11 +69,12 @@ def _band_fma(typing_context, shape, tile, w, w_first, x, x_first, x_line, first
                     for m in range(band.maps):
                         place = number(((q - i) * band.width + v) * band.maps + m)
                         scalar = splat(builder, form, builder.load(builder.gep(w_pointer, [place])))
-                        for c in columns:
+                        for c in band.columns_met(v):
                             key = i * band.maps + m, c
                             total[key] = call_llvm(builder, "fma", form, [scalar, vector(v + c), total[key]])
 
-        total = {(r, c): builder.extract_value(value, r * tile.columns + c) for r in rows for c in columns}
+        places = product(range(tile.rows), range(tile.columns))
+        total = {(r, c): builder.extract_value(value, r * tile.columns + c) for r, c in places}
         for q in range(band.lines + band.height - 1):
             without, before = dict(total), builder.block
             inside, after = (builder.append_basic_block(name) for name in ("inside", "after"))
@@ -89,8 +98,9 @@ def _band_fma(typing_context, shape, tile, w, w_first, x, x_first, x_line, first
 
 @lowered_by(_band_fma)
 def band_fma(shape, tile, w, w_first, x, x_first, x_line, first, last):
-    """tile[i * maps + m, c] += the sum over a kernel's lines u and entries v, where first <= i + u < last, of
-    w[w_first + (u * width + v) * maps + m] * x[x_first + (i + u) * x_line + c + v, :]; w (scalars,), x (vectors, L).
+    """tile[i * maps + m, c] += the sum over a kernel's lines u and entries v, where first <= i + u < last and c + v is
+    neither one of the first `shape.left` positions nor of the last `shape.right`, of w[w_first + (u * width + v) * maps
+    + m] * x[x_first + (i + u) * x_line + c + v, :]; w (scalars,), x (vectors, L).
 
     All of a kernel is code without a loop: a vector that is loaded serves all products of its line with it.
     """
@@ -99,6 +109,7 @@ def band_fma(shape, tile, w, w_first, x, x_first, x_line, first, last):
         reached = rows[(0 <= q - rows // shape.maps) & (q - rows // shape.maps < shape.height)]
         for v in range(shape.width):
             places = ((q - reached // shape.maps) * shape.width + v) * shape.maps + reached % shape.maps
-            vectors = x[x_first + q * x_line + v + np.arange(shape.columns)]
-            tile[reached] = tile[reached] + w[w_first + places][:, None, None] * vectors
+            columns = np.array(shape.columns_met(v), np.int64)
+            met = np.ix_(reached, columns)
+            tile[met] = tile[met] + w[w_first + places][:, None, None] * x[x_first + q * x_line + v + columns]
     return tile

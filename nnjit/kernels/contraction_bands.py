@@ -36,10 +36,13 @@ def band_vectors(tile: BandShape, share: Share, extent: Extent) -> int:
 
 
 @kernel
-def contract_bands(task, thread, tile, share, extent, phases, lines, w, x, x_maps, bias, out, epilogue, y, scratch):
+def contract_bands(
+    task, thread, tile, edges, share, extent, phases, lines, w, x, x_maps, bias, out, epilogue, y, scratch
+):
     """out[p, n, r, i, j] = epilogue(bias[r] + sum over m, u, v of w[p, m, u, v, r] * x[n, m, i + u, j + v],
     y[p, n, r, i, j])
 
+    edges: the tile at the start of a line, which leaves out the zeros before the image, and the one at its end
     phases (P, 2): how far the results of each lie from those that out tells, and from y
     lines (bands, 2): the first line of the image, counted from a band's first line, that its lines read, and the one
     after the last; the others hold nothing but the zeros round the image
@@ -49,6 +52,7 @@ def contract_bands(task, thread, tile, share, extent, phases, lines, w, x, x_map
     A task owns a block, a phase and some bands. A tile that would pass the last line or column starts earlier instead
     and computes some entries twice; lines of the band before it are left alone.
     """
+    first_tile, last_tile = edges
     sums = scratch[thread]
     of_map = tile.height * tile.width * tile.maps
     tasks = (len(lines) + share.bands - 1) // share.bands
@@ -72,7 +76,13 @@ def contract_bands(task, thread, tile, share, extent, phases, lines, w, x, x_map
                 for m in range(first_map, min(first_map + share.maps, len(x_maps))):
                     w_at = (phase * len(x_maps) + m) * of_map
                     x_at = x_block + entry(x_maps, m) + line * x.line + column
-                    total = band_fma(tile, total, w, w_at, x.vectors, x_at, x.line, lines[band, 0], lines[band, 1])
+                    operands = (w, w_at, x.vectors, x_at, x.line, lines[band, 0], lines[band, 1])
+                    if first_tile.left and column_tile == 0:
+                        total = band_fma(first_tile, total, *operands)
+                    elif last_tile.right and column_tile == column_tiles - 1:
+                        total = band_fma(last_tile, total, *operands)
+                    else:
+                        total = band_fma(tile, total, *operands)
                 tile_store(total, sums, at, tile.columns, 1, 0)
                 at += tile.rows * tile.columns
     out_block = phases[phase, 0] + out.start + block * out.block
