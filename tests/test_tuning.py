@@ -474,6 +474,7 @@ def test_maps_in_pieces_give_the_same_bits_on_every_cpu_and_with_any_threads(ker
         (1, 64, (9, 9), 33, 225, True),
         (3, 64, (1, 9), 32, 268, False),
         (6, 200, (5, 5), 10, 30, False),  # most taps meet the border
+        (3, 200, (5, 5), 10, 30, True),
     ],
 )
 def test_an_output_of_few_maps_takes_them_in_pieces_where_that_is_worth_it(

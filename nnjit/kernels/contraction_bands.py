@@ -6,7 +6,9 @@ an image's colours.
 The order of the sum is not that of `contract`, which goes over all maps in each line of the kernel. Few rows of a tile
 then share what is read, which is more than stays in a near cache: from 64 maps to 3 by 3x3 it ran at 30 % of the peak,
 this runs at 65. A task goes over a piece of the maps for all its positions before it takes the next one, and keeps its
-sums in memory meanwhile; a tile takes a whole kernel of a map at a time.
+sums in memory meanwhile; a tile takes a whole kernel of a map at a time. The tiles at the ends of a line leave out the
+zeros that they meet (gradients to the input on one core: of 1 map by 9x9 without padding 58 to 70 % of the peak, by 5x5
+54 to 61).
 """
 
 from __future__ import annotations

@@ -115,24 +115,28 @@ FAR_WINDOW = 150_000
 FEW_PRODUCTS = 18
 """Products of a vector of the image, with all maps of the output, that are worth going over it map by map."""
 MOST_BORDER = 1.35
-"""How many times as many taps as meet the image it may take across, where `contract` leaves out the others."""
+"""How many times as many taps as meet the image a line may have, where `contract` leaves out more of the others."""
+FEWEST = 3
+"""Maps of an output for which that does not matter: tiles of `contract` have few rows then."""
 
 
 def choose_bands(rows: int, maps: int, kernel: tuple[int, int], columns: int, needed: int) -> bool:
     """Whether a pass through an image, with a stride of 1, takes `maps` maps one after the other, for an output of
     `rows` maps and of lines of `columns` positions, which use `needed` taps of a line of the kernel together.
 
-    Measured on one core, as a share of the peak, by `contract` and
-    by `contract_bands`, with AVX-512 and with AVX2: from 64 maps of 32x32 by 3x3 to 1 map 36 and 40, 40 and 60; to 2 36
-    and 54, 45 and 64; to 3 30 and 65, 33 and 76; to 4 40 and 75, 58 and 82; to 6 81 and 89, 68 and 87; from 32 maps to
-    3 57 and 64, 67 and 74, from 16 60 and 55, 76 and 77; from 64 to 3 by 9x9 57 and 96, 53 and 92; from 32 maps of
-    64x64 to 1 by 5x5 55 and 63, 53 and 65. Gradients to the input of 3 maps by 7x7 with a stride of 2 from 32 filters
-    73 and 76, 60 and 77; of 1 map by 9x9 from 64 42 and 58, 39 and 50.
+    Measured on one core, as a share of the peak, by `contract` and by `contract_bands`, with AVX-512 and with AVX2:
+    from 64 maps of 32x32 by 3x3 to 1 map 36 and 40, 40 and 60; to 2 36 and 54, 45 and 64; to 3 30 and 65, 33 and 76; to
+    4 40 and 75, 58 and 82; to 6 81 and 89, 68 and 87; from 32 maps to 3 57 and 64, 67 and 74, from 16 60 and 55, 76 and
+    77; from 64 to 3 by 9x9 57 and 96, 53 and 92; from 32 maps of 64x64 to 1 by 5x5 55 and 63, 53 and 65. Gradients to
+    the input of 3 maps by 7x7 with a stride of 2 from 32 filters 73 and 76, 60 and 77; of 1 map by 9x9 from 64 42 and
+    58, 39 and 50. Where most positions are near the border, as in an input of 10x10 with an output of 6x6 by 5x5 from
+    64 filters: to 1 map 30 and 82, 36 and 63; to 2 42 and 90, 59 and 69; to 3 55 and 89, 67 and 62; to 4 65 and 90, but
+    75 and 57; to 5 73 and 69, 85 and 64.
     """
     height, width = kernel
     window = maps * height * (columns + width - 1) * VECTOR_BYTES
     few = rows <= MOST_FEW and min(kernel) > 1 and rows * height * width >= FEW_PRODUCTS
-    return few and window >= FAR_WINDOW and columns * width <= MOST_BORDER * needed
+    return few and window >= FAR_WINDOW and (rows <= FEWEST or columns * width <= MOST_BORDER * needed)
 
 
 # What stands in the lanes of direct sums.
