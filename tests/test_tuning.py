@@ -483,6 +483,24 @@ def test_an_output_of_few_maps_takes_them_in_pieces_where_that_is_worth_it(
     assert choose_bands(rows, maps, kernel, columns, needed) == expected
 
 
+@pytest.mark.parametrize(
+    ("features", "registers", "loads"),
+    [
+        ({"sse4.2"}, 4, 2),
+        ({"sse4.2", "avx", "avx2"}, 8, 2),
+        ({"neon"}, 8, 2),
+        ({"avx", "avx2", "avx512f"}, 32, 1.1),
+        ({"avx", "avx2", "avx512f", "avx512fp16"}, 32, 1.8),
+    ],
+)
+def test_what_a_cpu_can_do_follows_from_its_features(
+    features: set[str], registers: int, loads: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_features", lambda: features)
+    assert machine.vector_registers() == registers
+    assert machine.loads() == loads
+
+
 @pytest.mark.parametrize("registers", [4, 8, 32])
 def test_the_sums_of_a_band_fit_the_registers(registers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "vector_registers", lambda: registers)

@@ -8,7 +8,7 @@ from functools import cache
 from nnjit.kernels.bands import BandShape
 from nnjit.kernels.contraction_bands import Share
 from nnjit.tuning import machine
-from nnjit.tuning.cost import LINE_LOAD, LOADS, tile_fits
+from nnjit.tuning.cost import LINE_LOAD, tile_fits
 
 PIECE_MAPS = 8
 """Maps of a piece: with 4 to 16 the speed is the same within 3 %, with 2 and with 32 a tenth to a third less."""
@@ -28,7 +28,6 @@ def choose_band(
     """
     height, width = kernel
     pieces = machine.register_pieces()
-    per_cycle = LOADS if pieces == 1 else 2
 
     def cost(shape: BandShape) -> float:
         inner = max(0, -(-columns // shape.columns) - 2)
@@ -40,7 +39,7 @@ def choose_band(
         vectors = (shape.lines + height - 1) * (shape.columns + width - 1 - shape.left - shape.right)
         met = sum(len(shape.columns_met(v)) for v in range(width))
         products = shape.rows * height * met / 2 * pieces
-        loads = (vectors * pieces + shape.rows * height * width) / per_cycle
+        loads = (vectors * pieces + shape.rows * height * width) / machine.loads()
         sums = 2 * shape.rows * shape.columns * pieces / PIECE_MAPS
         return max(products, loads) + LINE_LOAD * vectors * pieces + sums
 

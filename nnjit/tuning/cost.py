@@ -9,14 +9,6 @@ from nnjit.tuning import machine
 
 TAP_OVERHEAD = 1.5
 """Cycles that a tap costs beside its loads and multiply-adds (addresses, the loop)."""
-LOADS = 1.1
-"""Loads a cycle with AVX-512: of vectors, of scalars for all lanes, and what is fetched ahead.
-
-Ice Lake does no more, with all data in the first cache: 8x2 at 85 % of the peak, 11x2 and 12x2 at 94, 16x1 at 53, tiles
-of three columns and more at 97 to 100. 5x5 with a stride of 2 from 16 maps to 32 runs at 78 % there with 11x2, at 88
-with 8x3; gradients to weights of 64 maps by 3x3 at 80 % with 12x2, at 85 with 6x4, by 1x1 from 64 to 128 at 61 with
-8x2, at 70 with 6x4. Other processors do more loads (8x2 at 97 %).
-"""
 ENTRY_OVERHEAD = 4.0
 """Cycles that starting, storing and finishing a tile costs, per vector of it."""
 FAR_LOAD = 1.0
@@ -40,7 +32,7 @@ def tap_cycles(r: int, c: int, far: float, vectors: float, run: int = 1, fetched
     that. With one or two rows, one multiply-add a cycle was the most that was seen, or 1.4 where taps share vectors."""
     pieces = machine.register_pieces()
     rate = 2 if r > 2 else 1.4 if vectors < c else 1
-    loads = (r + vectors * pieces + fetched) / (LOADS if pieces == 1 else 2)
+    loads = (r + vectors * pieces + fetched) / machine.loads()
     return max(r * c / rate * pieces, loads, 4.0) + TAP_OVERHEAD / run + 0.15 * r + far
 
 
