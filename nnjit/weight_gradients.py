@@ -36,7 +36,6 @@ from nnjit.tuning.contraction_remainder import choose_remainder_share
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
 from nnjit.tuning.sums import (
-    ROWS_TILE,
     choose_groups_cut,
     choose_lanes_cut,
     choose_remainder_piece,
@@ -170,7 +169,7 @@ class WeightGradients:
             row_parts, tap_parts = bias_parts[:, :0], bias_parts.reshape(cut.parts, -1)
         scratch = site.workspace.by_thread(cut.lines * extent.columns * lanes * tile.columns)
         images = (across, along, starts.reshape(-1), taps * lanes, site.batch_size)
-        operands = (tile, (ROWS_TILE, taps_tile), extent, cut, *images, parts[:, 0], row_parts, tap_parts, scratch)
+        operands = (tile, taps_tile, extent, cut, *images, parts[:, 0], row_parts, tap_parts, scratch)
         site.backward_parameters.append(Call(contract_transposed, cut.parts * cut.shares, operands, work))
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)

@@ -356,8 +356,7 @@ def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, byte
     scratch = np.full((get_threads(), cut.lines * side * L * tile.columns, L), np.nan, dtype)
     images = (*planes, starts.reshape(-1), side * side * L * np.arange(taps), BLOCKS * L)
     sums = (parts, row_parts, tap_parts.reshape(2, -1))
-    sums_tiles = (TileShape(4, 1), TileShape(tile.rows, 1))
-    operands = (tile, sums_tiles, Extent(BLOCKS, rows, side, side), cut, *images, *sums, scratch)
+    operands = (tile, TileShape(tile.rows, 1), Extent(BLOCKS, rows, side, side), cut, *images, *sums, scratch)
     calls = [Call(contract_transposed, 2 * shares, operands, 1)]
     for order, of, out in zip(every, (parts, row_parts, tap_parts), found, strict=True):
         calls.append(Call(add_parts, -(-len(order) // SUMS_VECTORS), (of, order, out), 1))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import first_rows
 from nnjit.kernels.contraction_weights import line_sums, once
-from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors
+from nnjit.kernels.lane_sums import tile_add_sums
 from nnjit.kernels.simd import entry, full, load, prefetch_near, store
 from nnjit.kernels.tiles import (
     SAMPLES,
@@ -47,7 +47,7 @@ def transposed_places(tile: TileShape, rows: int, taps: int, lanes: int) -> tupl
 
 @kernel
 def contract_transposed(
-    task, thread, tile, sums_tiles, extent, cut, d, x, starts, x_taps, samples, parts, row_parts, tap_parts, scratch
+    task, thread, tile, taps_tile, extent, cut, d, x, starts, x_taps, samples, parts, row_parts, tap_parts, scratch
 ):
     """parts[p, r, k] = sum over the lines of part p, columns and samples of d[n, r, i, j] * x[n, i, j, x_taps[k]]
     row_parts[p, r] = that sum of d[n, r, i, j]  tap_parts[p, k] = that sum of x[n, i, j, x_taps[k]]
@@ -58,12 +58,11 @@ def contract_transposed(
     parts (parts, panels * tap tiles * tile.rows * tile.columns, L), tile by tile, fully overwritten
     row_parts (parts, panels * tile.columns, L), likewise, or (parts, 0, L)
     tap_parts (parts, tap tiles * tile.rows), likewise, or (parts, 0); then tap k is row k of x
-    sums_tiles: of one column, for `panel_sum`, and for the taps of a tile
+    taps_tile: one column of `tile`, for the sums of taps
     scratch (threads, vectors, L): a panel, the lines of a piece for as many groups of L maps as a tile has columns
     Lanes without a sample hold 0 in d or in x, whichever is the gradient. A task owns a share of a part's tiles. The
     tile knows the column_step of x.
     """
-    row_sums_tile, tap_sums_tile = sums_tiles
     scalars = x.vectors.reshape(-1)
     part = task // cut.shares
     share = task % cut.shares
@@ -86,18 +85,17 @@ def contract_transposed(
             column = number // tap_tiles * tile.columns
             row = min(min(column, groups - tile.columns) * width, extent.rows - width)
             if number == first_tile or number % tap_tiles == 0:
-                _fill_panel(tile, extent, d, row, starts, start, stop, panel)
-            if number % tap_tiles == 0 and len(row_sums):
-                for c in range(tile.columns):
-                    before = full(panel, 0.0) if start == first_line else load(row_sums, column + c)
-                    total = panel_sum(row_sums_tile, (stop - start) * extent.columns * width, tile.columns, panel, c)
-                    store(row_sums, column + c, before + total)
+                summed = number % tap_tiles == 0 and len(row_sums) > 0
+                if summed and start == first_line:
+                    for c in range(tile.columns):
+                        store(row_sums, column + c, full(row_sums, 0.0))
+                _fill_panel(tile, extent, d, row, starts, start, stop, panel, row_sums, column, summed)
             tap = min(number % tap_tiles * tile.rows, len(x_taps) - tile.rows)
             if number < tap_tiles and len(tap_sums):
                 first = number * tile.rows
                 if start == first_line:
                     tap_sums[first : first + tile.rows] = 0
-                total = line_sums(tap_sums_tile, 0, extent.columns, x, tap, starts, 1, start, stop)
+                total = line_sums(taps_tile, 0, extent.columns, x, tap, starts, 1, start, stop)
                 tile_add_sums(total, tap_sums, first)
             # Each tile has some rows of the panel that follows brought near, where this piece or the next one has it
             # (1x1 from 32 maps to 64: 56 to 65 % of the peak without, 68 to 69 % with that).
@@ -135,27 +133,22 @@ def contract_transposed(
 
 
 @register_jitable
-def _fill_panel(tile, extent, d, first_row, starts, start, stop, panel):
-    """panel[position, sample, c, :] = d's maps from first_row + c * L on, at some lines' positions."""
+def _fill_panel(tile, extent, d, first_row, starts, start, stop, panel, row_sums, first_sum, summed):
+    """panel[position, sample, c, :] = d's maps from first_row + c * L on, at some lines' positions; if `summed`,
+    row_sums[first_sum + c] gets their sum added (which costs less than to read the panel again: 64 maps from one by
+    9x9 XX to YY us)."""
     width = panel.shape[1]
     for c in range(tile.columns):
         row = min(first_row + c * width, extent.rows - width)
         at = c
+        total = full(panel, 0.0)
         for line in range(start, stop):
             d_at = entry(starts, 2 * line) + row * d.row
             for j in range(extent.columns):
-                tile_store(tile_across(d.vectors, d_at + j * d.column, d.row), panel, at, tile.columns, 0, 0)
+                across = tile_across(d.vectors, d_at + j * d.column, d.row)
+                tile_store(across, panel, at, tile.columns, 0, 0)
+                if summed:
+                    total = total + tile_sum(across)
                 at += width * tile.columns
-
-
-@register_jitable
-def panel_sum(tile, vectors, columns, panel, first):
-    """The sum of panel[first], panel[first + columns], ...: over positions and samples, in one column.
-
-    As many sums as the tile has rows, of which `vectors` is a multiple, run side by side, since each addition waits for
-    the one before it.
-    """
-    total = tile_zeros(tile, panel)
-    for k in range(0, vectors, tile.rows):
-        total = tile_add_vectors(total, 0, panel, first + k * columns, columns)
-    return tile_sum(total)
+        if summed:
+            store(row_sums, first_sum + c, load(row_sums, first_sum + c) + total)

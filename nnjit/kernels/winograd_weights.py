@@ -14,9 +14,9 @@ from __future__ import annotations
 from numba.extending import register_jitable
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction_transposed import panel_sum
+from nnjit.kernels.lane_sums import tile_add_vectors
 from nnjit.kernels.simd import full, load, store, store_run
-from nnjit.kernels.tiles import SAMPLES, tile_add_to, tile_fma_samples, tile_store, tile_zeros
+from nnjit.kernels.tiles import SAMPLES, tile_add_to, tile_fma_samples, tile_store, tile_sum, tile_zeros
 from nnjit.kernels.transposition import tile_across
 from nnjit.kernels.winograd import Tiling, scratch_layout, scratch_vectors, tile_corner, transform_inputs
 from nnjit.kernels.winograd_transforms import Form, transform_gradient, transform_weights
@@ -56,6 +56,19 @@ def _transform_gradients(form, tiling, columns, present, d, first, first_tile, t
                 for a in range(form.points):
                     values = transform_gradient(form, memory, tile + form.outputs * a, 1)
                     store_run(memory, place + s * columns + form.points * a * plane, plane, values)
+
+
+@register_jitable
+def _panel_sum(tile, vectors, columns, panel, first):
+    """The sum of panel[first], panel[first + columns], ...: over samples, in one column.
+
+    As many sums as the tile has rows, of which `vectors` is a multiple, run side by side, since each addition waits for
+    the one before it.
+    """
+    total = tile_zeros(tile, panel)
+    for k in range(0, vectors, tile.rows):
+        total = tile_add_vectors(total, 0, panel, first + k * columns, columns)
+    return tile_sum(total)
 
 
 @kernel
@@ -140,7 +153,7 @@ def winograd_weights(
                 at = sums_at + column // tile.columns * panel_vectors + column % tile.columns
                 total = full(memory, 0.0) if number == first_group else load(bias_parts, (part, column))
                 for t in range(tiles):
-                    total = total + panel_sum(bias_tile, present, tile.columns, memory, at + t * width * tile.columns)
+                    total = total + _panel_sum(bias_tile, present, tile.columns, memory, at + t * width * tile.columns)
                 store(bias_parts, (part, column), total)
 
 

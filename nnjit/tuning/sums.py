@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from nnjit.kernels.contraction_weights import Cut
 from nnjit.kernels.simd import VECTOR_BYTES
-from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.winograd import Tiling
 
 PART_POSITIONS = 64
@@ -25,10 +24,6 @@ def _parts(lines: int, columns: int, part_bytes: int) -> int:
 def power_of_two(most: int) -> int:
     """The largest power of two up to `most`, at least 1."""
     return 1 << max(most, 1).bit_length() - 1
-
-
-ROWS_TILE = TileShape(8, 1)
-"""Sums of a map that `contract_transposed` has run side by side."""
 
 
 NEAR_VECTORS = 450
