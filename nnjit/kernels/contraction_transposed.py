@@ -104,8 +104,8 @@ def contract_transposed(
                 next_start, next_column = stop, first_tile // tap_tiles * tile.columns
             panel_rows = min(tile.columns * width, extent.rows)
             next_row = min(next_column * width, extent.rows - panel_rows)
-            first_ahead = next_row + number % tap_tiles * panel_rows // tap_tiles
-            last_ahead = next_row + (number % tap_tiles + 1) * panel_rows // tap_tiles
+            first_ahead = next_row + number % tap_tiles * tile.task_fetches * (width // SAMPLES)
+            last_ahead = next_row + panel_rows
             next_tile, taps_start = (number + 1, start) if number + 1 < last_tile else (first_tile, stop)
             next_tap = min(next_tile % tap_tiles * tile.rows, len(x_taps) - tile.rows)
             total = tile_zeros(tile, panel)
@@ -121,11 +121,15 @@ def contract_transposed(
                     if tile.run == 1:
                         for r in range(tile.rows):
                             prefetch_near(scalars, x_ahead + entry(x_taps, next_tap + r))
-                    for ahead in range(first_ahead, last_ahead):
-                        prefetch_near(d.vectors, d_ahead + j * d.column + ahead * d.row)
+                    ahead = first_ahead
                     for s in range(0, present, SAMPLES):
+                        for _ in range(tile.task_fetches):
+                            if ahead < last_ahead:
+                                prefetch_near(d.vectors, d_ahead + ahead * d.row)
+                            ahead += 1
                         d_at = at + s * tile.columns
                         total = tile_fma_samples(tile, total, scalars, x_at + s, x_taps, tap, panel, d_at)
+                    d_ahead += d.column
                     x_at += tile.column_step * width
                     x_ahead += tile.column_step * width
                     at += width * tile.columns
