@@ -288,7 +288,7 @@ TRANSPOSED_TILES = [
     TileShape(5, 2, column_step=2),
     TileShape(6, 1, column_step=2, run=3),
     TileShape(3, 3, column_step=2, run=3),
-    TileShape(9, 2, column_step=2, run=1),
+    TileShape(9, 2, column_step=2, run=1, task_fetches=2),
 ]
 
 
@@ -314,7 +314,7 @@ def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
     extent, plane = Extent(BLOCKS, rows, side, side), View(d.reshape(-1, L), 0, 0, side * side, 0, 1)
     images = (plane, View(x.reshape(-1, L), 0, 0, 0, 0, 2), starts.reshape(-1), (u * size + v) * L, samples)
     sums = (parts, bias_parts, np.zeros((2, 0), dtype))
-    operands = (tile, (TileShape(4, 1), TileShape(tile.rows, 1)), extent, cut, *images, *sums, scratch)
+    operands = (tile, TileShape(tile.rows, 1), extent, cut, *images, *sums, scratch)
     calls = [
         Call(contract_transposed, 2 * shares, operands, 1),
         Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, dw), 1),
