@@ -369,8 +369,7 @@ def test_a_tile_fetches_what_it_is_stored_to_unless_that_is_scratch_memory() -> 
         bound = Stack(layers, (64, 16, 16), np.dtype(np.float32)).bound
         calls = [call for call in (*bound.forward, *bound.backward) if "contract" in call.kernel.py_func.__name__]
         assert {call.kernel for call in calls} <= {contract, contract_pooled, contract_packed, contract_transposed}
-        tiles = [tile for call in calls for tile in call.arguments[:2] if isinstance(tile, TileShape)]
-        return [tile.result_fetches for tile in tiles]
+        return [next(of for of in call.arguments if isinstance(of, TileShape)).result_fetches for call in calls]
 
     # Forwards, to the weights, to the input.
     assert fetches() == [True, False, True]
