@@ -1,7 +1,8 @@
 """Single convolution layers: every pass over many shapes, strides and paddings, as a share of what the machine can do.
 
-A pass can be no faster than its multiply-adds at the peak rate, nor than its data come from memory; the lower of the
-two limits is the attainable rate (the roofline). Where a share is low, a kernel has something to gain.
+A pass can be no faster than its multiply-adds at the peak rate, nor than its data come and go; how far it does both at
+once is told by the share of the peak that it would have if it did one after the other. Where it has less than that, a
+kernel has something to gain.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
@@ -20,7 +20,7 @@ import numpy as np
 from numba.core.registry import cpu_target
 from results import machine, markdown_table, write_page
 
-from nnjit.bench.limits import bandwidth, peak_gflops
+from nnjit.bench.limits import data_program, peak_gflops
 from nnjit.bench.profile import PASSES, Pass
 from nnjit.bench.timing import run_times
 from nnjit.cli.options import Seconds
@@ -35,9 +35,8 @@ from nnjit.site import Site
 from nnjit.tuning.machine import vector_registers
 
 DTYPE = np.dtype(np.float32)
-CACHE_BYTES = 2 * 2**20
-"""Of the second cache of a thread: what fits there need not come from memory."""
-BANDWIDTH_SECONDS = 3.0
+ENOUGH = 0.8
+"""The share of the peak that passes should reach."""
 TURNS = 15
 """Of each pass and of the peak."""
 WINOGRAD, DIRECT = "Winograd", "direct"
@@ -73,11 +72,12 @@ class Case(NamedTuple):
         return 2 * self.layer().multiply_adds(self.shape) * self.batch
 
     @property
-    def data_bytes(self) -> int:
-        """What a pass cannot but touch: input, output and weights once each."""
-        outputs = math.prod(self.layer().output_shape(self.shape))
-        weights = self.filters * self.channels * self.kernel**2
-        return DTYPE.itemsize * (self.batch * (math.prod(self.shape) + outputs) + weights)
+    def data(self) -> dict[Pass, tuple[list[int], list[int]]]:
+        """The bytes of the images that each pass cannot but read, and of those that it cannot but write."""
+        shapes = self.shape, self.layer().output_shape(self.shape)
+        inputs, outputs = (DTYPE.itemsize * self.batch * math.prod(shape) for shape in shapes)
+        moved = ([inputs], [outputs]), ([outputs], [inputs]), ([inputs, outputs], [])
+        return dict(zip(PASSES, moved, strict=True))
 
 
 CASES = tuple(
@@ -115,31 +115,23 @@ class PassRate:
 
     gflops: float
     share: float
-    """Of the attainable rate, 1 for all of it; more where Winograd's algorithm leaves multiply-adds out."""
+    """Of the peak, 1 for all of it; more where Winograd's algorithm leaves multiply-adds out."""
+    apart: float
+    """What that share would be if arithmetic at the peak came after the data."""
     algorithm: str
     """WINOGRAD or DIRECT."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A layer's passes, and the limits that they are held against."""
+    """A layer's passes, and the limit that they are held against."""
 
     case: Case
     setting: Literal["auto", "direct"]
     """The layer's `algorithm`."""
     peak: float
     """1e9 operations per second, measured between the passes."""
-    attainable: float
-    """Likewise: the roofline."""
     passes: Mapping[Pass, PassRate]
-
-
-def attainable_gflops(operations: int, data_bytes: int, peak: float, read: float, threads: int) -> float:
-    """The roofline: the peak rate, or less where data that do not fit the second caches of `threads` threads have to
-    come from memory at `read` bytes per second."""
-    if data_bytes < CACHE_BYTES * threads:
-        return peak
-    return min(peak, 1e-9 * operations / data_bytes * read)
 
 
 def bound_site(case: Case, setting: Literal["auto", "direct"]) -> Site:
@@ -168,46 +160,53 @@ def least_seconds(program: Program, seconds: float) -> float:
     return min(run_times(lambda _: program.run(), seconds))
 
 
-def measure(case: Case, setting: Literal["auto", "direct"], read: float, seconds: float) -> Measured:
-    """Measure each pass of a layer for `seconds`, in turns, the peak before and after each turn: the clock of a machine
-    wanders, so that a turn is held against the peak of its own time."""
+def measure(case: Case, setting: Literal["auto", "direct"], seconds: float) -> Measured:
+    """Measure each pass of a layer, and touching its data, for `seconds` each, in turns, the peak before and after each
+    turn: the clock of a machine wanders, so that a turn is held against the peak of its own time."""
     calls = calls_of(bound_site(case, setting))
-    programs = {name: Program(of) for name, of in calls.items()}
+    programs = {name: (Program(calls[name]), data_program(*case.data[name])) for name in PASSES}
     turn = seconds / TURNS
-    limit = attainable_gflops(case.operations, case.data_bytes, inf, read, get_threads())
     rates: dict[Pass, list[float]] = {name: [] for name in PASSES}
     shares: dict[Pass, list[float]] = {name: [] for name in PASSES}
+    apart: dict[Pass, list[float]] = {name: [] for name in PASSES}
     peaks = [peak_gflops(DTYPE, turn)]
     for _ in range(TURNS):
-        for name, program in programs.items():
-            rates[name].append(1e-9 * case.operations / least_seconds(program, turn))
+        for name, (program, data) in programs.items():
+            taken, touched = least_seconds(program, turn), least_seconds(data, turn)
             peaks.append(peak_gflops(DTYPE, turn))
-            shares[name].append(rates[name][-1] / min(limit, (peaks[-2] + peaks[-1]) / 2))
-    passes = {name: PassRate(median(rates[name]), median(shares[name]), algorithm_of(calls[name])) for name in programs}
-    return Measured(case, setting, median(peaks), min(limit, median(peaks)), passes)
+            arithmetic = 1e-9 * case.operations / ((peaks[-2] + peaks[-1]) / 2)
+            rates[name].append(1e-9 * case.operations / taken)
+            shares[name].append(arithmetic / taken)
+            apart[name].append(arithmetic / (arithmetic + touched))
+    passes = {
+        name: PassRate(*(median(of[name]) for of in (rates, shares, apart)), algorithm_of(calls[name]))
+        for name in PASSES
+    }
+    return Measured(case, setting, median(peaks), passes)
 
 
-def measure_case(case: Case, read: float, seconds: float) -> list[Measured]:
+def measure_case(case: Case, seconds: float) -> list[Measured]:
     """The layer as it is by default; where that uses Winograd's algorithm in a pass, by direct sums too."""
-    found = [measure(case, "auto", read, seconds)]
+    found = [measure(case, "auto", seconds)]
     if any(rate.algorithm == WINOGRAD for rate in found[0].passes.values()):
-        found.append(measure(case, "direct", read, seconds))
+        found.append(measure(case, "direct", seconds))
     return found
 
 
 def table(measured: Iterable[Measured]) -> str:
     """A line for each layer and setting."""
     layer = ("kernel / stride", "maps", "side", "padding", "batch", "setting")
-    limits = ("peak", "attainable")
-    rows = [(*layer, *limits, *(word for name in ("forward", "to input", "to weights") for word in (name, "%", "by")))]
+    columns = (word for name in ("forward", "to input", "to weights") for word in (name, "%", "apart", "by"))
+    rows = [(*layer, "peak", *columns)]
     for each in measured:
         case = each.case
         cells = [f"{case.kernel}x{case.kernel} / {case.stride}", f"{case.channels} to {case.filters}"]
         cells += [str(case.side), str(case.padding), str(case.batch), each.setting]
-        cells += [f"{each.peak:.0f}", f"{each.attainable:.0f}"]
+        cells += [f"{each.peak:.0f}"]
         for name in PASSES:
             rate = each.passes[name]
-            cells += [f"{rate.gflops:.0f}", f"{100 * rate.share:.0f}", rate.algorithm]
+            apart = f"{100 * rate.apart:.0f}" if rate.algorithm == DIRECT else ""
+            cells += [f"{rate.gflops:.0f}", f"{100 * rate.share:.0f}", apart, rate.algorithm]
         rows.append(tuple(cells))
     return markdown_table(rows)
 
@@ -225,14 +224,26 @@ def command(threads: int, seconds: float) -> str:
     return " ".join([*given, "python benchmarks/convolutions.py", options])
 
 
-def page(facts: Mapping[str, str], threads: int, seconds: float, read: float, measured: Sequence[Measured]) -> str:
-    """The whole page. `facts` come from `machine`, taken before the first measurement; `read` is in bytes per
-    second."""
+def counted(measured: Iterable[Measured]) -> str:
+    """How many passes reach ENOUGH of the peak with the better setting, and what keeps the others from it."""
+    best: dict[tuple[Case, Pass], PassRate] = {}
+    for each in measured:
+        for name, rate in each.passes.items():
+            best[each.case, name] = max(best.get((each.case, name), rate), rate, key=lambda rate: rate.share)
+    below = [rate for rate in best.values() if rate.share < ENOUGH]
+    faster = sum(rate.share >= rate.apart for rate in below)
+    return (
+        f"With the better setting {len(best) - len(below)} of {len(best)} passes reach {100 * ENOUGH:.0f} % of the "
+        f"peak. Of the {len(below)} others, {faster} are faster than their arithmetic and their data apart."
+    )
+
+
+def page(facts: Mapping[str, str], threads: int, seconds: float, measured: Sequence[Measured]) -> str:
+    """The whole page. `facts` come from `machine`, taken before the first measurement."""
     lines = {
         **facts,
         "kernels compiled for": compiled_for(),
         "threads": str(threads),
-        "memory": f"read at {read / 1e9:.1f} GB/s",
         "to repeat": f"`{command(threads, seconds)}`",
     }
     return "".join(
@@ -243,15 +254,18 @@ def page(facts: Mapping[str, str], threads: int, seconds: float, read: float, me
             "(and the biases). Rates are in GFLOP/s: the multiply-adds of the formula, those with padding's zeros "
             f"included, two operations each. They are medians over {TURNS} turns of the fastest run of each. A pass "
             "finds its data as its own previous run left the caches.\n\n"
-            "The attainable rate is the lower of two limits: the peak of a register tile, measured before and after "
-            "each turn since the machine's clock wanders, and what memory allows, operations / bytes * read bandwidth. "
-            "The bytes are input, output and weights once each; a pass reads two of them and writes one, and what is "
-            f"written counts as if it was read. Less than {CACHE_BYTES // 2**20} MiB for each thread need not come "
-            "from memory: there the peak alone is the limit. % is the median over the turns of the rate's share of the "
-            "attainable one; it may exceed 100 where a large third cache brings data faster than memory does.\n\n"
+            "% is the share of the peak of a register tile, measured before and after each turn, since the machine's "
+            "clock wanders. Under apart stands the share that a pass would have if it first touched its data - reads "
+            "two of input, output and gradient once, or reads one and writes the other - and then did nothing but "
+            "multiply-adds at the peak: arrays of the same sizes, measured in the same turns, each found where the "
+            "run before left it. Both are medians over the turns. A pass with a larger share than that does both at "
+            "once. That has an end: as the execution-cache-memory model has it (Stengel and others, 2015), Intel's "
+            "processors do not load from the first cache while a line comes there or leaves it, and a tile's products "
+            "load in most cycles.\n\n"
             "Winograd's algorithm leaves most of the formula's multiply-adds out, so it may exceed 100 %; where the "
             "setting auto uses it in a pass, a second line shows the layer by direct sums alone. Those skip some "
             "products with padding's zeros, which gains them a few percent on small images.\n\n",
+            f"{counted(measured)}\n\n",
             table(measured),
         ]
     )
@@ -266,15 +280,14 @@ def main(threads: int | None, seconds: float, write: Path | None) -> None:
     threads = threads or get_threads()
     set_threads(threads)
     facts = machine()
-    read = bandwidth(BANDWIDTH_SECONDS).read
     measured: list[Measured] = []
     for number, case in enumerate(CASES, 1):
-        measured += measure_case(case, read, seconds)
+        measured += measure_case(case, seconds)
         click.echo(f"{number} of {len(CASES)}: done", err=True)
     if write is None:
         click.echo(table(measured), nl=False)
     else:
-        write_page(write, page(facts, threads, seconds, read, measured))
+        write_page(write, page(facts, threads, seconds, measured))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from nnjit.bench.timing import run_times
 from nnjit.kernels import limits
 from nnjit.kernels.program import Call, Program
-from nnjit.kernels.simd import lanes
+from nnjit.kernels.simd import VECTOR_BYTES, lanes
 from nnjit.kernels.threads import get_threads, set_threads
 from nnjit.kernels.tiles import TileShape
 from nnjit.parameters import aligned_zeros
@@ -27,6 +28,10 @@ TASKS_PER_THREAD = 8
 MEMORY_BYTES = 256 * 2**20
 """Of an array that bandwidth is measured over: more than the caches hold, of most machines."""
 MEMORY_TASKS = 256
+LANES = lanes(np.float32)
+CHUNK = 128
+"""Vectors that a task of `data_program` touches."""
+CHUNK_BYTES = CHUNK * VECTOR_BYTES
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,11 @@ def peak_gflops(dtype: Any, seconds: float) -> float:
 
 def bandwidth(seconds: float, size: int = MEMORY_BYTES) -> Bandwidth:
     """The highest rates over arrays of `size` bytes, a multiple of 64 KiB, with as many threads as are set."""
-    width = lanes(np.float32)
-    vectors = size // 4 // width
-    x, out = (aligned_zeros((vectors, width), np.float32) for _ in range(2))
+    vectors = size // VECTOR_BYTES
+    x, out = (aligned_zeros((vectors, LANES), np.float32) for _ in range(2))
     x[:] = 1  # memory that nothing was written to is one page of zeros
     chunk = vectors // MEMORY_TASKS
-    sums = aligned_zeros((MEMORY_TASKS, width), np.float32)
+    sums = aligned_zeros((MEMORY_TASKS, LANES), np.float32)
     read = Call(limits.read, MEMORY_TASKS, (chunk, x, sums), x.size)
     write = Call(limits.write, MEMORY_TASKS, (chunk, out), x.size)
     copy = Call(limits.copy, MEMORY_TASKS, (chunk, x, out), x.size)
@@ -76,6 +80,22 @@ def bandwidth(seconds: float, size: int = MEMORY_BYTES) -> Bandwidth:
     return Bandwidth(
         size / _fastest(read, seconds), size / _fastest(write, seconds), 2 * size / _fastest(copy, seconds)
     )
+
+
+def data_program(read: Sequence[int], written: Sequence[int]) -> Program:
+    """Reads arrays of so many bytes and overwrites others: what a pass over such data does beside its arithmetic. A run
+    finds them where the run before it left them."""
+    calls = []
+    for size in read:
+        tasks = -(-size // CHUNK_BYTES)
+        array, sums = (aligned_zeros((count, LANES), np.float32) for count in (tasks * CHUNK, tasks))
+        array[:] = 1  # memory that nothing was written to is one page of zeros
+        calls.append(Call(limits.read, tasks, (CHUNK, array, sums), array.size))
+    for size in written:
+        tasks = -(-size // CHUNK_BYTES)
+        array = aligned_zeros((tasks * CHUNK, LANES), np.float32)
+        calls.append(Call(limits.write, tasks, (CHUNK, array), array.size))
+    return Program(calls)
 
 
 def machine_limits(seconds: float) -> list[Limits]:
