@@ -111,6 +111,8 @@ def by_bands(patch: pytest.MonkeyPatch, few: int, tile: tuple[int, int], share: 
         (1, (5, 4), 1, "valid", "sigmoid", (3, 3), Share(1, 3), (1, 1)),
         (2, (2, 3), 1, (3, 4), "relu", (1, 2), Share(9, 1), (1, 1)),  # lines that read nothing but zeros
         (2, (3, 2), 1, "full", "tanh", (3, 5), Share(1, 8), (1, 1)),
+        (2, (6, 3), 1, "same", "relu", (2, 4), Share(2, 2), (1, 1)),  # a loop over lines of the kernel
+        (1, (7, 2), 1, (5, 1), "sigmoid", (4, 3), Share(1, 3), (1, 1)),
         (2, (4, 4), 2, 1, "relu", (2, 3), Share(3, 2), (0, 4)),  # phases one by one
         (3, (4, 4), 2, 0, "sigmoid", (2, 3), Share(1, 4), (0, 1)),  # and together
         (2, (4, 3), (2, 1), 1, "tanh", (1, 4), Share(2, 3), (0, 2)),
