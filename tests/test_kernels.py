@@ -142,7 +142,7 @@ def test_few_maps(
 
 
 @pytest.mark.parametrize("columns", [2, 5, 12])
-@pytest.mark.parametrize("kernel", [(4, 3), (2, 2)])
+@pytest.mark.parametrize("kernel", [(4, 3), (2, 2), (6, 2)])
 def test_few_maps_read_none_of_the_zeros_round_the_image(kernel: tuple[int, int], columns: int) -> None:
     """Whether a line is one tile or several."""
     layer = Conv2d(filters=2, kernel=kernel, padding=(kernel[0] - 1, kernel[1] - 1))
