@@ -15,6 +15,10 @@ LOADS = 1.1
 12x2, at 85 with 6x4, by 1x1 from 64 to 128 at 61 with 8x2, at 70 with 6x4; processors that do more loads gain nothing
 with tiles that need them (1x1 from 64 to 128 74 and 77 %)."""
 
+ONE_RUN = 9
+"""Rows from which on a tile of a single run, with one address, does not wait for loads: from one map to 64 by 9x9 9x2 at
+88 % of the peak, 6x4 at 79."""
+
 
 @cache
 def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
@@ -29,7 +33,8 @@ def choose_transposed_tile(taps: int, groups: int, run: int) -> TileShape:
 
     def cost(r: int, c: int) -> float:
         addresses = r // gcd(r, run)
-        cycles = max(r * c / 2 * pieces, (r + c * pieces) / loads, 5.0)
+        waits = (r + c * pieces) / loads if addresses > 1 or r < ONE_RUN else 0.0
+        cycles = max(r * c / 2 * pieces, waits, 5.0)
         # A row's scalars are 16 to a line of the cache, a column is all of it.
         return cycles + (0.15 if addresses > 8 else 0.03) * addresses + 0.03 * r * c + 0.3 * c * pieces + 0.2
 
