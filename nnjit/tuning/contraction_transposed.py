@@ -16,8 +16,8 @@ LOADS = 1.1
 with tiles that need them (1x1 from 64 to 128 74 and 77 %)."""
 
 ONE_RUN = 9
-"""Rows from which on a tile of a single run, with one address, does not wait for loads: from one map to 64 by 9x9 9x2 at
-88 % of the peak, 6x4 at 79."""
+"""Rows from which on a tile of a single run, with one address, does not wait for loads: from one map to 64 by 9x9 9x2
+at 88 % of the peak, 6x4 at 79."""
 
 
 @cache
