@@ -468,7 +468,8 @@ def test_maps_in_pieces_give_the_same_bits_on_every_cpu_and_with_any_threads(ker
         (3, 64, (3, 3), 32, 94, True),
         (3, 16, (3, 3), 32, 94, False),  # what a line reads stays near
         (7, 64, (3, 3), 32, 94, False),  # a tile has no room for the maps
-        (1, 64, (3, 3), 32, 94, False),  # one map shares too little
+        (1, 64, (3, 3), 32, 94, True),
+        (2, 64, (2, 2), 32, 64, False),  # a kernel shares too little
         (2, 64, (3, 3), 32, 94, True),
         (1, 64, (9, 9), 33, 225, True),
         (3, 64, (1, 9), 32, 268, False),

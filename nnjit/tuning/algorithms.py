@@ -32,8 +32,8 @@ def choose_form(
 
     The unit of cost is a multiply-add of vectors in a tile; between the transforms one costs 1.1. Measured on one core
     over 23 layers, direct sums took 0.5 times as long as Winograd's algorithm for 5x5 kernels from 1 map to 32, 1.4
-    from 6 to 16 (but 0.98 in a step of LeNet-5), 2.9 from 32 to 32. For 3x3 kernels 8 instead of 10 for a transform chose
-    Winograd's algorithm where direct sums took 0.84 to 0.98 times as long, to or from 6 maps; now they take 1.02 or more.
+    from 6 to 16 (but 0.98 in a step of LeNet-5), 2.9 from 32 to 32. With 8 instead of 10 for the transforms of 3x3 it was
+    chosen where direct sums took 0.84 to 0.98 times as long, to or from 6 maps; now they take 1.02 or more.
     """
     form = FORMS.get(kernel)
     if form is None or stride != (1, 1):
@@ -113,7 +113,7 @@ MOST_FEW = 6
 """Maps of an output that are few for `contract_bands`: their sums fit the registers of every CPU."""
 FAR_WINDOW = 150_000
 """Bytes that a line of the output reads, from which on `contract` waits for the second cache and the third."""
-FEW_PRODUCTS = 18
+FEW_PRODUCTS = 9
 """Products of a vector of the image, with all maps of the output, that are worth going over it map by map."""
 MOST_BORDER = 1.35
 """How many times as many taps as meet the image a line may have, where `contract` leaves out more of the others."""
@@ -126,7 +126,7 @@ def choose_bands(rows: int, maps: int, kernel: tuple[int, int], columns: int, ne
     `rows` maps and of lines of `columns` positions, which use `needed` taps of a line of the kernel together.
 
     Measured on one core, as a share of the peak, by `contract` and by `contract_bands`, with AVX-512 and with AVX2:
-    from 64 maps of 32x32 by 3x3 to 1 map 36 and 40, 40 and 60; to 2 36 and 54, 45 and 64; to 3 30 and 65, 33 and 76; to
+    from 64 maps of 32x32 by 3x3 to 1 map 40 and 51, 47 and 67; to 2 36 and 54, 45 and 64; to 3 30 and 65, 33 and 76; to
     4 40 and 75, 58 and 82; to 6 81 and 89, 68 and 87; from 32 maps to 3 57 and 64, 67 and 74, from 16 60 and 55, 76 and
     77; from 64 to 3 by 9x9 57 and 96, 53 and 92; from 32 maps of 64x64 to 1 by 5x5 55 and 63, 53 and 65. Gradients to
     the input of 3 maps by 7x7 with a stride of 2 from 32 filters 73 and 76, 60 and 77; of 1 map by 9x9 from 64 42 and
