@@ -32,8 +32,8 @@ def choose_form(
 
     The unit of cost is a multiply-add of vectors in a tile; between the transforms one costs 1.1. Measured on one core
     over 23 layers, direct sums took 0.5 times as long as Winograd's algorithm for 5x5 kernels from 1 map to 32, 1.4
-    from 6 to 16 (but 0.98 in a step of LeNet-5), 2.9 from 32 to 32. With 8 instead of 10 for the transforms of 3x3 it was
-    chosen where direct sums took 0.84 to 0.98 times as long, to or from 6 maps; now they take 1.02 or more.
+    from 6 to 16 (but 0.98 in a step of LeNet-5), 2.9 from 32 to 32. With 8 instead of 10 for the transforms of 3x3 it
+    was chosen where direct sums took 0.84 to 0.98 times as long, to or from 6 maps; now they take 1.02 or more.
     """
     form = FORMS.get(kernel)
     if form is None or stride != (1, 1):
