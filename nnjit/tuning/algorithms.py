@@ -16,8 +16,9 @@ from nnjit.tuning.sums import WEIGHTS_TILES
 
 FORMS = {(3, 3): F43, (5, 5): F45}
 """The forms of Winograd's algorithm, by kernel."""
-TRANSFORMS = {F43: 10, F45: 12}
-"""What transforming a tile costs for each of its entries, in multiply-adds."""
+TRANSFORMS, WEIGHTS_TRANSFORMS = {F43: 10, F45: 12}, {F43: 8, F45: 12}
+"""What transforming a tile costs for each of its entries, in multiply-adds: in passes through an image, and for the
+gradient to the weights."""
 LEAST_GAIN = 1.25
 """How many times as much direct sums must cost, which are more accurate."""
 OVERLAP_BYTES = 1_200_000
@@ -83,7 +84,7 @@ def _weights_form_cost(form: Form, rows: int, maps: int, sizes: tuple[int, int],
     """What the gradient of the weights costs for a block, of which so large a share of the lanes is present."""
     tiles, products = form.tiles(*sizes), 1.1 * _padded(rows) * maps * present
     sums = 0.5 * rows * maps * -(-tiles // WEIGHTS_TILES)
-    return form.entries * (tiles * (products + TRANSFORMS[form] * (rows + maps) + 6 * rows) + sums)
+    return form.entries * (tiles * (products + WEIGHTS_TRANSFORMS[form] * (rows + maps) + 6 * rows) + sums)
 
 
 def _padded(rows: int) -> int:
