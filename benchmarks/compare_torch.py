@@ -17,7 +17,7 @@ import click
 import numpy as np
 import torch
 from memory import TRAINERS, peak_memory_of
-from results import machine, page, write_page
+from results import PagePath, machine, page, write_page
 from sklearn_peer import DIFFERENCES, sklearn_epoch
 from threadpoolctl import threadpool_limits
 from torch_peer import MODES, TorchInference, TorchTraining, modes_for
@@ -221,9 +221,7 @@ def show(comparison: Comparison) -> None:
 @click.option("--seconds", type=Seconds(), default=0.5, show_default=True, help="Of a turn.")
 @click.option("--no-compile", is_flag=True, help="Leave out torch.compile, which takes a minute for each network.")
 @click.option("--no-inference", is_flag=True, help="Time training alone.")
-@click.option(
-    "--write", type=click.Path(path_type=Path), metavar="FILE", help="Write a page of results; takes memory too."
-)
+@click.option("--write", type=PagePath(), metavar="FILE", help="Write a page of results; takes memory too.")
 def main(
     names: tuple[str, ...],
     threads: int | None,

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import click
 import numpy as np
 from numba.core.registry import cpu_target
-from results import machine, markdown_table, write_page
+from results import PagePath, machine, markdown_table, write_page
 
 from nnjit.bench.limits import data_program, peak_gflops
 from nnjit.bench.profile import PASSES, Pass
@@ -225,7 +225,8 @@ def command(threads: int, seconds: float) -> str:
 
 
 def counted(measured: Iterable[Measured]) -> str:
-    """How many passes reach ENOUGH of the peak with the better setting, and what keeps the others from it."""
+    """How many passes reach ENOUGH of the peak with the better setting, and how many of the others are faster than
+    arithmetic and data apart."""
     best: dict[tuple[Case, Pass], PassRate] = {}
     for each in measured:
         for name, rate in each.passes.items():
@@ -274,7 +275,7 @@ def page(facts: Mapping[str, str], threads: int, seconds: float, measured: Seque
 @click.command()
 @click.option("--threads", type=click.IntRange(1, most_threads()), help="All cores unless given.")
 @click.option("--seconds", type=Seconds(), default=0.1, show_default=True, help="Of a pass.")
-@click.option("--write", type=click.Path(path_type=Path), metavar="FILE", help="Write a page instead of printing.")
+@click.option("--write", type=PagePath(), metavar="FILE", help="Write a page instead of printing.")
 def main(threads: int | None, seconds: float, write: Path | None) -> None:
     """Measure every pass of single convolutions as a share of what the machine can do; print the table."""
     threads = threads or get_threads()

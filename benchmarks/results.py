@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from nnjit.bench.limits import Limits
 from nnjit.cli.bench import table
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
     from memory import PeakMemory
 
 PACKAGES = ("numba", "llvmlite", "numpy", "torch", "scikit-learn")
+
+
+class PagePath(click.Path):
+    """A file that a page is written to: whether its folder exists is asked before minutes of measuring, not after."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        path = Path(os.fspath(super().convert(value, parameter, context)))
+        if not path.parent.is_dir():
+            self.fail(f"no such folder: {path.parent}", parameter, context)
+        return path
 
 
 def machine() -> dict[str, str]:

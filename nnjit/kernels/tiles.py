@@ -64,7 +64,8 @@ class TileShape:
     line_fetches: int = 0
     """How many vectors of the next line a run brings into the second cache."""
     task_fetches: int = 0
-    """Likewise, of what the next task reads."""
+    """Likewise, of what is copied next: for the next task of `contract_packed`, into the next panel of
+    `contract_transposed`."""
     result_fetches: bool = False
     """Whether what it will be stored to is brought into the first cache meanwhile, a row for each run of taps.
 

@@ -17,9 +17,7 @@ BAND_VECTORS = 4096
 
 
 @cache
-def choose_band(
-    maps: int, kernel: tuple[int, int], lines: int, columns: int, zeros: tuple[int, int] = (0, 0)
-) -> BandShape:
+def choose_band(maps: int, kernel: tuple[int, int], lines: int, columns: int, zeros: tuple[int, int]) -> BandShape:
     """The tile for an output of `maps` maps of lines x columns, which read `zeros` before each line of the image and
     after it: the tile with which all tiles cost least.
 
