@@ -24,7 +24,7 @@ from nnjit.kernels.winograd import Tiling, kernels_vectors, scratch_vectors, win
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.site import Site
-from nnjit.tuning.contraction import choose_tile, used_by_tiles
+from nnjit.tuning.contraction import choose_tile, last_tile, used_by_tiles
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
 from nnjit.tuning.contraction_remainder import (
@@ -169,14 +169,23 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
     packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
-    columns = np.array(used_by_tiles(used, tile.columns), np.int64)
+    last = last_tile(tile, extent.columns)
+    columns = np.array(used_by_tiles(used, tile.columns, overlap=False), np.int64)
     weights = Weights(packed.reshape(-1), passed.group, passed.lines, columns)
     arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
     tasks = len(packed) * extent.lines * extent.blocks
     if ends.winners is None:
-        return [*calls, packing, Call(contract, tasks, (tile, extent, ends.phases.places, *arguments, ends.y), work)]
+        return [
+            *calls,
+            packing,
+            Call(contract, tasks, (tile, last, extent, ends.phases.places, *arguments, ends.y), work),
+        ]
     scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
-    return [*calls, packing, Call(contract_pooled, tasks // 2, (tile, extent, *arguments, ends.winners, scratch), work)]
+    return [
+        *calls,
+        packing,
+        Call(contract_pooled, tasks // 2, (tile, last, extent, *arguments, ends.winners, scratch), work),
+    ]
 
 
 def _line_vectors(taps: NDArray[np.int64], step: int, columns: int) -> int:

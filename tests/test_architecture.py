@@ -162,7 +162,7 @@ def test_what_is_loaded_is_seen() -> None:
 # What kernels and settings say about themselves
 
 NO_ARRAYS = {
-    "task", "thread", "form", "tile", "bias_tile", "extent", "epilogue", "window", "tiling", "classes", "chunk",
+    "task", "thread", "form", "tile", "last", "bias_tile", "extent", "epilogue", "window", "tiling", "classes", "chunk",
     "decayed", "nesterov", "threshold", "samples", "planes", "bands", "edges", "cut", "rows", "row_step", "map_step",
     "rotated", "groups", "width", "strip", "taps_tile", "tiles", "share", "shares", "cutout", "adds", "piece",
 }  # fmt: skip

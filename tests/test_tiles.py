@@ -38,6 +38,7 @@ from nnjit.kernels.tiles import (
     tile_zeros,
 )
 from nnjit.kernels.winograd_transforms import F43, F45
+from nnjit.tuning.contraction import last_tile
 
 Array = NDArray[Any]
 
@@ -210,7 +211,8 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     pack = (ROWS, w, ONE_PHASE.weights, TAPS, np.arange(TAPS), packed)
     weights = Weights(packed.reshape(-1), 3, lines, columns)
     images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
-    forward = (forward_tile, extent, ONE_PHASE.places, weights, *images)
+    last = last_tile(forward_tile, COLUMNS)
+    forward = (forward_tile, last, extent, ONE_PHASE.places, weights, *images)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)
     steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)

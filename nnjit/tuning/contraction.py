@@ -60,9 +60,12 @@ def choose_tile(
 
         def half_cost(r: int, h: int) -> float:
             read = (h + 2 * (run - 1)) / run if run_step else float(h)
-            return half_tap_cycles(r, h, read, run) * taps * used_share(twice, h) + r * h * ENTRY_OVERHEAD / 2
+            return (
+                half_tap_cycles(r, h, read, run) * taps * used_share(twice, h, overlap=False)
+                + r * h * ENTRY_OVERHEAD / 2
+            )
 
-        tile = cheapest_tile(rows, 2 * columns, None, halved_tile_fits, half_cost)
+        tile = cheapest_tile(rows, 2 * columns, None, halved_tile_fits, half_cost, narrows=True)
         if tile.columns % 2 == 0:
             tile = TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
         else:
@@ -77,9 +80,12 @@ def choose_tile(
         fetched = vectors if _fetches(TileShape(r, c, 1, column_step, run, run_step), taps, one_run) else 0.0
         waiting = 2.0 if one_run and not fetched else 1.0
         far = vectors * ((0.0 if line_near else LINE_LOAD) if near else waiting * FAR_LOAD)
-        return tap_cycles(r, c, far, vectors, run, fetched) * taps * used_share(used, c) + r * c * ENTRY_OVERHEAD
+        return (
+            tap_cycles(r, c, far, vectors, run, fetched) * taps * used_share(used, c, overlap=False)
+            + r * c * ENTRY_OVERHEAD
+        )
 
-    tile = cheapest_tile(rows, columns, None, lambda r, c: tile_fits(r, c, run if shifted else 0), cost)
+    tile = cheapest_tile(rows, columns, None, lambda r, c: tile_fits(r, c, run if shifted else 0), cost, narrows=True)
     tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
     return _fetching(tile, rows, taps, one_run, new_lines)
 
@@ -114,20 +120,28 @@ def _fetches(tile: TileShape, taps: int, one_run: bool) -> bool:
     return tile.rows >= (FETCHING_ROWS if shifted else FETCHING_ROWS_APART) and (one_run or far)
 
 
-def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple[int, int]]:
-    """The taps that at least one column of each tile uses, from those that each column uses."""
+def last_tile(tile: TileShape, columns: int) -> TileShape | None:
+    """The tile for the last of a line's `columns`, of as many as the tiles before it leave, None if those are none."""
+    left = columns * tile.units % tile.columns
+    fresh = -(-tile.line_fetches * left // tile.columns)
+    return replace(tile, columns=left, fetches=False, line_fetches=fresh) if left else None
+
+
+def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int, overlap: bool = True) -> list[tuple[int, int]]:
+    """The taps that at least one column of each tile uses, from those that each column uses. The last tile starts
+    earlier if tiles `overlap`, else it has fewer columns."""
     tiles = []
     for start in range(0, len(used), columns):
-        start = min(start, len(used) - columns)
+        start = min(start, len(used) - columns) if overlap else start
         wanted = [span for span in used[start : start + columns] if span[1] > span[0]]
         tiles.append((min((span[0] for span in wanted), default=0), max((span[1] for span in wanted), default=0)))
     return tiles
 
 
-def used_share(used: tuple[tuple[int, int], ...], columns: int) -> float:
+def used_share(used: tuple[tuple[int, int], ...], columns: int, overlap: bool = True) -> float:
     """What tiles of so many columns use of the taps that they would go over if all were like the one with most."""
     most = max((last - first for first, last in used), default=0)
-    tiles = used_by_tiles(used, columns) if most else []
+    tiles = used_by_tiles(used, columns, overlap) if most else []
     return sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
 
 
