@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.kernels.activations import Epilogue
-from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors, pack_rows
+from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors
 from nnjit.kernels.contraction_bands import band_vectors, contract_bands
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
 from nnjit.kernels.contraction_remainder import contract_remainder, remainder_vectors
+from nnjit.kernels.packing import pack_rows, spans_of
 from nnjit.kernels.program import Call
 from nnjit.kernels.threads import get_threads
 from nnjit.kernels.tiles import TileShape
@@ -290,8 +291,8 @@ def _packed_rows(
     """The call that puts the weights in the order in which a tile of `of_tile` rows reads them, and where it leaves
     them: (phases * row tiles, taps, of_tile)."""
     packed = site.workspace.passed_on(len(phases.weights) * -(-rows // of_tile), len(taps), of_tile)
-    operands = (rows, filters.scalars, phases.weights, filters.row_step, taps, packed)
-    return Call(pack_rows, len(packed), operands, 30 * packed.size), packed
+    operands = (rows, filters.scalars, phases.weights, filters.row_step, spans_of(taps, site.lanes), packed)
+    return Call(pack_rows, len(packed), operands, 10 * packed.size), packed
 
 
 def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, Ends]:

@@ -166,7 +166,7 @@ NO_ARRAYS = {
     "decayed", "nesterov", "threshold", "samples", "planes", "bands", "edges", "cut", "rows", "row_step", "map_step",
     "rotated", "groups", "width", "strip", "taps_tile", "tiles", "share", "shares", "cutout", "adds", "piece",
 }  # fmt: skip
-SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights |Scalars )?\([\w*/, .+-]+\)")
+SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights |Scalars |Spans )?\([\w*/, .+-]+\)")
 
 
 def kernels(source: str) -> Iterator[ast.FunctionDef]:

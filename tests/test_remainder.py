@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import Extent, View, pack_rows
+from nnjit.kernels.contraction import Extent, View
 from nnjit.kernels.contraction_remainder_weights import rows_of_samples
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes, store
@@ -137,23 +137,6 @@ def test_rows_of_samples(dtype: Any) -> None:
         for c in range(2):
             there = d[(group + c) * width : (group + c + 1) * width, ..., :2]
             assert_array_equal(out[panel, :, :, :, c, : len(there)], np.moveaxis(there, 0, -1))
-
-
-@DTYPES
-@pytest.mark.parametrize("of_tile", [3, 20, 32])
-def test_packed_rows(of_tile: int, dtype: Any) -> None:
-    """Fewer than a vector, vectors and some more, and more than there are."""
-    rows, taps = 21, np.array([0, 2, 1], np.int64)
-    w = np.random.default_rng(0).standard_normal((2, rows, 3)).astype(dtype)
-    tiles = -(-rows // of_tile)
-    out = np.full((2 * tiles, 3, of_tile), np.nan, dtype)
-    operands = (rows, w.reshape(-1), np.array([0, rows * 3], np.int64), 3, taps, out)
-    Program([Call(pack_rows, len(out), operands, 1)]).run()
-    for phase in range(2):
-        for number in range(tiles):
-            first = max(min(number * of_tile, rows - of_tile), 0)
-            there = w[phase, first : first + of_tile, taps]
-            assert_array_equal(out[phase * tiles + number, :, : there.shape[1]], there)
 
 
 SIZES = st.integers(1, 130)

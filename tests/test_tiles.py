@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from nnjit.image_passes import ONE_PHASE
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import Extent, View, Weights, contract, pack_rows
+from nnjit.kernels.contraction import Extent, View, Weights, contract
 from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_vectors
 from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
 from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
+from nnjit.kernels.packing import pack_rows, spans_of
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes, store
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts
@@ -208,7 +209,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     row_tiles = -(-ROWS // tile.rows)
     forward_tile = replace(tile, run_step=tile.run_step * tile.units)
     packed = np.full((row_tiles, TAPS, tile.rows), np.nan, dtype)
-    pack = (ROWS, w, ONE_PHASE.weights, TAPS, np.arange(TAPS), packed)
+    pack = (ROWS, w, ONE_PHASE.weights, TAPS, spans_of(np.arange(TAPS), L), packed)
     weights = Weights(packed.reshape(-1), 3, lines, columns)
     images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
     last = last_tile(forward_tile, COLUMNS)

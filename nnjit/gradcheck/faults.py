@@ -15,9 +15,9 @@ import numpy as np
 from nnjit.gradcheck.cases import Case, cases
 from nnjit.gradcheck.check import Report, Settings, check
 from nnjit.gradcheck.probe import Probe
-from nnjit.kernels.contraction import pack_rows
 from nnjit.kernels.contraction_transposed import contract_transposed
 from nnjit.kernels.contraction_weights import contract_lanes
+from nnjit.kernels.packing import pack_rows, places_of, spans_of
 from nnjit.kernels.pooling import Window
 from nnjit.kernels.program import Call
 from nnjit.kernels.winograd import winograd_kernels
@@ -56,13 +56,14 @@ def unrotated_kernel(probe: Probe) -> bool:
             return call._replace(arguments=(*before, not rotated, transformed, scratch))
         if call.kernel is not pack_rows:
             return None
-        rows, w, starts, row_step, taps, packed = call.arguments
+        rows, w, starts, row_step, spans, packed = call.arguments
+        taps = places_of(spans)
         # Within a filter the taps run over the kernel; the reverse order is the rotation.
         area = row_step
         turned = taps - taps % area + (taps % area)[::-1] if len(taps) and area > 1 else taps
         if np.array_equal(turned, taps):
             return None
-        return call._replace(arguments=(rows, w, starts, row_step, np.ascontiguousarray(turned), packed))
+        return call._replace(arguments=(rows, w, starts, row_step, spans_of(turned, spans.taps.shape[1]), packed))
 
     return _replaced(probe, unrotate)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.maxima import best_of_four
-from nnjit.kernels.simd import VECTOR_BYTES, entry, load, load_apart, store, store_integers
+from nnjit.kernels.simd import entry, load, store, store_integers
 from nnjit.kernels.tiles import (
     tile_fetch_row,
     tile_fetch_row_to_write,
@@ -218,25 +218,3 @@ def contract_pooled(task, thread, tile, last, extent, w, x, x_taps, bias, out, e
             best, winner = best_of_four(near.vectors, r * near.row + 2 * j, near.line, 1)
             store(out.vectors, out_at + j * out.column, best)
             store_integers(winners, number + j, winner)
-
-
-@kernel
-def pack_rows(task, rows, w, starts, row_step, taps, out):
-    """out[p * T + t, k, r] = w[starts[p] + (first row of tile t + r) * row_step + taps[k]], which puts the scalars that
-    a tile reads in order; some number for rows that there are not
-
-    w (scalars,)  starts (P,)  taps (K,)  out (P*T, K, rows of a tile), fully overwritten
-    A task owns a phase's tile of rows.
-    """
-    row_tiles, of_tile = len(out) // len(starts), out.shape[2]
-    first = max(min(task % row_tiles * of_tile, rows - of_tile), 0)
-    present = min(of_tile, rows)
-    lanes = VECTOR_BYTES // w.itemsize
-    whole = of_tile // lanes * lanes
-    packed = out[task].reshape(-1)
-    for k in range(len(taps)):
-        at = starts[task // row_tiles] + first * row_step + entry(taps, k)
-        for r in range(0, whole, lanes):
-            store(packed, k * of_tile + r, load_apart(w, at + r * row_step, row_step, present - r))
-        for r in range(whole, present):
-            packed[k * of_tile + r] = entry(w, at + r * row_step)

@@ -116,6 +116,23 @@ def store_vector(context, builder, vector_type, value, pointer):
     instruction.align = vector_type.dtype.bitwidth // 8
 
 
+def store_masked(builder, value, pointer, mask):
+    """Store the lanes of a vector for which the mask is true at a pointer to its first; the address need only be a
+    multiple of the element's size."""
+    bits = 32 if isinstance(value.type.element, ir.FloatType) else 64
+    name = f"llvm.masked.store.v{value.type.count}f{bits}.p0"
+    place, align = value.type.as_pointer(), ir.IntType(32)
+    function_type = ir.FunctionType(ir.VoidType(), [value.type, place, align, mask.type])
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    builder.call(function, [value, builder.bitcast(pointer, place), align(bits // 8), mask])
+
+
+def mask_of_first(builder, count, used):
+    """A mask for `count` lanes that is true in the first `used` of them."""
+    numbers = ir.VectorType(ir.IntType(64), count)
+    return builder.icmp_signed("<", ir.Constant(numbers, list(range(count))), splat(builder, numbers, used))
+
+
 def splat(builder, form, scalar):
     """A scalar in every lane of a vector of type `form`."""
     one = builder.insert_element(ir.Constant(form, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
@@ -364,9 +381,7 @@ def _first_lanes(typing_context, v, count):
     mask = MaskType(v.count)
 
     def generate(context, builder, signature, arguments):
-        integers = ir.VectorType(ir.IntType(64), v.count)
-        limit = splat(builder, integers, context.cast(builder, arguments[1], count, types.int64))
-        return builder.icmp_signed("<", ir.Constant(integers, list(range(v.count))), limit)
+        return mask_of_first(builder, v.count, context.cast(builder, arguments[1], count, types.int64))
 
     return mask(v, count), generate
 

@@ -6,7 +6,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from nnjit.kernels.simd import VectorType, element_pointer, lowered_by
+from nnjit.kernels.simd import VectorType, element_pointer, lanes, lowered_by, mask_of_first, store_masked
 from nnjit.kernels.tiles import TileType, vector_step
 
 
@@ -93,38 +93,41 @@ leaves fewer steps to the ports that move lanes. Measured on one core for whole 
 and 0.80 ns a vector, with AVX2 1.34, 1.33 and 1.01."""
 
 
+def _across(context, builder, vector, rows):
+    """L vectors of numbers, loaded from the addresses `rows`, as a transposed tile."""
+    width = vector.count // PIECES
+    piece_form = ir.VectorType(context.get_value_type(vector).element, width)
+
+    def piece(row, number):
+        start = builder.gep(rows[row], [context.get_constant(types.intp, number * width)])
+        value = builder.load(builder.bitcast(start, piece_form.as_pointer()))
+        value.align = vector.dtype.bitwidth // 8
+        return value
+
+    def joined(pieces):
+        if len(pieces) == 1:
+            return pieces[0]
+        sides = joined(pieces[: len(pieces) // 2]), joined(pieces[len(pieces) // 2 :])
+        lanes = range(2 * sides[0].type.count)
+        return builder.shuffle_vector(*sides, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+
+    loaded = [joined([piece(k % width + q * width, k // width) for q in range(PIECES)]) for k in range(vector.count)]
+    value = ir.Constant(context.get_value_type(TileType(vector.dtype, vector.count, 1)), ir.Undefined)
+    for k, row in enumerate(_transposed(builder, loaded, PIECES)):
+        value = builder.insert_value(value, row, k)
+    return value
+
+
 def _tile_across(typing_context, x, first, step):
     vector = VectorType(x.dtype)
-    tile = TileType(x.dtype, vector.count, 1)
-    signature = tile(x, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
         x_value, at, stride = arguments
         pointer = element_pointer(context, builder, x, x_value, types.intp, at)
-        width = vector.count // PIECES
-        piece_form = ir.VectorType(context.get_value_type(vector).element, width)
+        rows = [builder.gep(pointer, [vector_step(context, builder, vector, stride, k)]) for k in range(vector.count)]
+        return _across(context, builder, vector, rows)
 
-        def piece(row, number):
-            start = builder.gep(pointer, [vector_step(context, builder, vector, stride, row)])
-            start = builder.gep(start, [context.get_constant(types.intp, number * width)])
-            value = builder.load(builder.bitcast(start, piece_form.as_pointer()))
-            value.align = vector.dtype.bitwidth // 8
-            return value
-
-        def joined(pieces):
-            if len(pieces) == 1:
-                return pieces[0]
-            sides = joined(pieces[: len(pieces) // 2]), joined(pieces[len(pieces) // 2 :])
-            lanes = range(2 * sides[0].type.count)
-            return builder.shuffle_vector(*sides, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
-
-        rows = [joined([piece(k % width + q * width, k // width) for q in range(PIECES)]) for k in range(vector.count)]
-        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for k, row in enumerate(_transposed(builder, rows, PIECES)):
-            value = builder.insert_value(value, row, k)
-        return value
-
-    return signature, generate
+    return TileType(x.dtype, vector.count, 1)(x, types.intp, types.intp), generate
 
 
 @lowered_by(_tile_across)
@@ -132,6 +135,63 @@ def tile_across(x, first, step):
     """A tile whose row l holds lane l of the vectors x[first], x[first + step], ...: L vectors, transposed."""
     width = x.shape[1]
     return x[first + step * np.arange(width)].T[:, None, :].copy()
+
+
+def _tile_of_rows(typing_context, w, first, step, last):
+    vector = VectorType(w.dtype)
+
+    def generate(context, builder, signature, arguments):
+        w_value, at, stride, most = arguments
+        pointer = element_pointer(context, builder, w, w_value, types.intp, at)
+        rows = []
+        for k in range(vector.count):
+            number = context.get_constant(types.intp, k)
+            number = builder.select(builder.icmp_signed("<", number, most), number, most)
+            rows.append(builder.gep(pointer, [builder.mul(number, stride)]))
+        return _across(context, builder, vector, rows)
+
+    return TileType(w.dtype, vector.count, 1)(w, types.intp, types.intp, types.intp), generate
+
+
+@lowered_by(_tile_of_rows)
+def tile_of_rows(w, first, step, last):
+    """A tile whose row l holds w[first + l], w[first + step + l], ..., the one for `last` steps in all lanes from
+    there on; w (scalars,)."""
+    width = lanes(w.dtype)
+    return w[first + np.arange(width)[:, None, None] + step * np.minimum(np.arange(width), last)]
+
+
+def _tile_store_lanes(typing_context, tile, out, first, step, places, number, count):
+    signature = types.void(tile, out, types.intp, types.intp, places, types.intp, types.intp)
+    vector = tile.vector
+
+    def generate(context, builder, signature, arguments):
+        value, out_value, at, stride, places_value, row, used = arguments
+        pointer = element_pointer(context, builder, out, out_value, types.intp, at)
+        mask = mask_of_first(builder, vector.count, used)
+        for lane in range(tile.rows):
+            index = context.make_tuple(
+                builder, types.UniTuple(types.intp, 2), [row, context.get_constant(types.intp, lane)]
+            )
+            place = builder.load(
+                element_pointer(context, builder, places, places_value, types.UniTuple(types.intp, 2), index)
+            )
+            with builder.if_then(builder.icmp_signed(">=", place, context.get_constant(types.intp, 0))):
+                to = builder.gep(pointer, [builder.mul(place, stride)])
+                store_masked(builder, builder.extract_value(value, lane), to, mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@lowered_by(_tile_store_lanes)
+def tile_store_lanes(tile, out, first, step, places, number, count):
+    """out[first + places[number, l] * step + i] = tile[l][i] for i < count and every row l with a place that is not
+    negative; out (scalars,)."""
+    for vector, place in zip(tile[:, 0], places[number], strict=True):
+        if place >= 0:
+            at = first + place * step
+            out[at : at + count] = vector[:count]
 
 
 def _lanes_across(typing_context, shape, x, first, lane, step):
