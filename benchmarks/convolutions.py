@@ -30,7 +30,7 @@ from nnjit.kernels.winograd import winograd
 from nnjit.kernels.winograd_overlap import winograd_overlap
 from nnjit.kernels.winograd_weights import winograd_weights
 from nnjit.layers.conv2d import Conv2d
-from nnjit.network import Network
+from nnjit.network import BoundNetwork, Network
 from nnjit.site import Site
 from nnjit.tuning.machine import vector_registers
 
@@ -134,15 +134,15 @@ class Measured:
     passes: Mapping[Pass, PassRate]
 
 
-def bound_site(case: Case, setting: Literal["auto", "direct"]) -> Site:
-    """The layer bound to random inputs and gradients."""
+def bound_layer(case: Case, setting: Literal["auto", "direct"]) -> tuple[Network, BoundNetwork]:
+    """The layer by itself, and bound to random inputs and gradients."""
     network = Network([case.layer(setting)], case.shape, DTYPE, 0)
     bound = network.bind(case.batch, input_gradient=True)
     assert bound.dout is not None
     rng = np.random.default_rng(0)
     bound.x.write(rng.standard_normal((case.batch, *case.shape), DTYPE))
     bound.dout.write(rng.standard_normal((case.batch, *network.output_shape), DTYPE))
-    return bound.sites[0]
+    return network, bound
 
 
 def calls_of(site: Site) -> dict[Pass, list[Call]]:
@@ -163,7 +163,8 @@ def least_seconds(program: Program, seconds: float) -> float:
 def measure(case: Case, setting: Literal["auto", "direct"], seconds: float) -> Measured:
     """Measure each pass of a layer, and touching its data, for `seconds` each, in turns, the peak before and after each
     turn: the clock of a machine wanders, so that a turn is held against the peak of its own time."""
-    calls = calls_of(bound_site(case, setting))
+    _, bound = bound_layer(case, setting)
+    calls = calls_of(bound.sites[0])
     programs = {name: (Program(calls[name]), data_program(*case.data[name])) for name in PASSES}
     turn = seconds / TURNS
     rates: dict[Pass, list[float]] = {name: [] for name in PASSES}
@@ -217,11 +218,15 @@ def compiled_for() -> str:
     return f"{name}, {vector_registers()} vectors of 64 bytes in its registers"
 
 
+def given_compiler() -> list[str]:
+    """What the environment says about it, as a command gives it."""
+    return [f"{name}={os.environ[name]}" for name in COMPILER_VARIABLES if name in os.environ]
+
+
 def command(threads: int, seconds: float) -> str:
     """What repeats a run."""
-    given = [f"{name}={os.environ[name]}" for name in COMPILER_VARIABLES if name in os.environ]
     options = f"--threads {threads} --seconds {seconds:g} --write FILE"
-    return " ".join([*given, "python benchmarks/convolutions.py", options])
+    return " ".join([*given_compiler(), "python benchmarks/convolutions.py", options])
 
 
 def counted(measured: Iterable[Measured]) -> str:
