@@ -24,7 +24,7 @@ from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
 from nnjit.parameters import aligned_zeros
-from nnjit.site import Site
+from nnjit.site import Site, zeros_call
 from nnjit.tuning.algorithms import (
     choose_bands,
     choose_form,
@@ -229,11 +229,15 @@ class Convolution:
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
             site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, site.batch_size, work)
             return
-        alike = self._alike_phases()
-        together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else dx_extent.blocks
+        alike, unreached = self._alike_phases()
+        together = dx_extent.blocks
+        if len(alike) > 1 or unreached:
+            together = choose_blocks(dx.block if unreached else dout.block)
         for first in range(0, dx_extent.blocks, together):
             blocks = min(together, dx_extent.blocks - first)
             samples = min(site.batch_size - first * site.lanes, blocks * site.lanes)
+            if unreached:
+                site.backward_input.append(zeros_call(site.dx, first, blocks))
             for pairs in alike:
                 upper, lower = pairs[0]
                 reached = Extent(blocks, channels, upper.positions, lower.positions)
@@ -248,12 +252,14 @@ class Convolution:
                     taps = self._input_taps(dout, upper, lower)
                     site.backward_input += direct_sums(site, filters, taps, d, ends, samples, share)
 
-    def _alike_phases(self) -> list[list[tuple[Phase, Phase]]]:
-        """The phases of both axes, those together that read the same positions of the output's gradient."""
+    def _alike_phases(self) -> tuple[list[list[tuple[Phase, Phase]]], bool]:
+        """The phases of both axes that any tap reaches, those together that read the same positions of the output's
+        gradient; and whether there are others, whose gradient is 0."""
         alike: dict[Any, list[tuple[Phase, Phase]]] = {}
         for pair in product(self._phases(0), self._phases(1)):
             alike.setdefault(tuple((on.positions, *on.offsets) for on in pair), []).append(pair)
-        return list(alike.values())
+        reached = [pairs for pairs in alike.values() if all(on.taps for on in pairs[0])]
+        return reached, len(reached) < len(alike)
 
     def _phases_from(self, pairs: list[tuple[Phase, Phase]], dx: View, y: View) -> Phases:
         """Where these phases, which read the same, have their weights and places, counted from the first."""

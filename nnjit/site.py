@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Buffer
 from nnjit.kernels.activations import Epilogue, apply
-from nnjit.kernels.borders import clear_border
+from nnjit.kernels.borders import clear_border, clear_planes
 from nnjit.kernels.program import Call
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads
@@ -98,6 +98,14 @@ def clear_call(buffer: Buffer) -> Call:
     planes = extent.blocks * extent.rows
     work = 8 * (view.vectors.size - planes * extent.lines * extent.columns * view.vectors.shape[1])
     return Call(clear_border, planes, (extent, view), work)
+
+
+def zeros_call(buffer: Buffer, first: int, blocks: int) -> Call:
+    """The call that fills some blocks of an image with zeros, and their border."""
+    view = buffer.view
+    whole = view._replace(vectors=view.vectors[first * view.block : (first + blocks) * view.block])
+    extent = buffer.extent._replace(blocks=blocks)
+    return Call(clear_planes, blocks * extent.rows, (extent, whole), 2 * whole.vectors.size)
 
 
 def apply_call(epilogue: Epilogue, x: Buffer, out: Buffer, y: Buffer) -> Call:

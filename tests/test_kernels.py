@@ -92,6 +92,24 @@ def test_convolutions_that_read_each_position_once(
         assert_equals_reference(layers, (2, *shape), 9)
 
 
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize(("kernel", "stride"), [((1, 1), (2, 2)), ((2, 1), (2, 3)), ((2, 3), (3, 2))], ids=str)
+def test_positions_that_no_tap_reaches_have_no_gradient(
+    kernel: Any, stride: Any, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever their memory held before, one block after the other and two at a time; and with them the border that the
+    layer before reads, but for that nothing else."""
+    monkeypatch.setattr(convolution, "choose_blocks", lambda vectors: together)
+    layers = layers_of({"conv2d": {"filters": 3, "kernel": 3}}, {"conv2d": {"filters": 2, "kernel": kernel}})
+    layers[1] = layers[1].model_copy(update={"stride": stride})
+    stack = Stack(layers, (2, 9, 10), np.float64, 20)
+    (between,) = [site.dx for site in stack.bound.sites[1:] if site.dx is not None]
+    between.view.vectors[:] = np.nan
+    x, dout = stack.random(20)
+    expected = by_reference(layers, stack.parameters(), x, dout)
+    assert max(errors(stack.run(x, dout), expected).values()) < 1e-12
+
+
 def by_bands(patch: pytest.MonkeyPatch, few: int, tile: tuple[int, int], share: Share) -> None:
     """Have passes to `few` maps computed by `contract_bands`, in tiles of so many lines and columns."""
 
