@@ -154,7 +154,9 @@ class WeightGradients:
         groups = -(-maps // lanes)
         tile = choose_transposed_tile(len(taps), groups, self.kernel[1])
         steps = -(-len(taps) // tile.rows) * lanes // SAMPLES
-        tile = replace(tile, column_step=along.column, task_fetches=-(-min(tile.columns * lanes, maps) // steps))
+        tile = replace(
+            tile, column_step=along.column, task_fetches=max(1, round(min(tile.columns * lanes, maps) / steps))
+        )
         taps_tile = TileShape(tile.rows, 1)
         places, row_places = transposed_places(tile, maps, len(taps), lanes)
         whole = _whole_lines(summed._replace(rows=maps), (across, along))

@@ -37,7 +37,7 @@ from nnjit.layers.pooling import MaxPool
 from nnjit.network import Network
 from nnjit.tuning import contraction_bands, contraction_strips, machine
 from nnjit.tuning.algorithms import MOST_FEW, choose_bands, choose_input_form, choose_lanes
-from nnjit.tuning.contraction import choose_tile, last_tile, used_by_tiles
+from nnjit.tuning.contraction import _line_cost, choose_tile, last_tile, used_by_tiles
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
 from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile, choose_width
@@ -210,6 +210,19 @@ def test_the_last_tile_of_a_line_has_the_columns_that_are_left(
     tiles = used_by_tiles(used, tile.columns, overlap=False)
     assert len(tiles) == -(-columns // tile.columns) and tiles[-1] == (tiles[-1][0], columns + 2)
     assert all(start == number * tile.columns for number, (start, _) in enumerate(tiles))
+
+
+def test_each_tile_of_a_line_costs_what_its_own_columns_use() -> None:
+    """Four columns of which the outer ones use half of the taps, three at a time."""
+
+    def line(used: tuple[tuple[int, int], ...]) -> list[tuple[int, int, float]]:
+        asked = []
+        _line_cost(used, 4, lambda r, c, share: asked.append((r, c, share)) or 1.0)(8, 3)
+        return asked
+
+    assert line(((0, 1), (0, 2), (0, 2), (1, 2))) == [(8, 3, 1.0), (8, 1, 0.5)]
+    assert line(()) == [(8, 3, 1.0), (8, 1, 1.0)]
+    assert _line_cost((), 9, lambda r, c, share: 5.0)(1, 3) == 15.0
 
 
 def test_a_tile_may_leave_columns_to_a_narrower_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -15,7 +17,7 @@ from nnjit.tuning.cost import (
     LONGEST_FAR_RUN,
     LONGEST_RUN,
     NEAR_BYTES,
-    cheapest_tile,
+    cheapest_tile_of_lines,
     half_tap_cycles,
     halved_tile_fits,
     largest_divisor,
@@ -58,21 +60,20 @@ def choose_tile(
     if halves and machine.vector_registers() == 8:
         twice = tuple(span for span in used for _ in range(2))
 
-        def half_cost(r: int, h: int) -> float:
+        def half_cost(r: int, h: int, share: float) -> float:
             read = (h + 2 * (run - 1)) / run if run_step else float(h)
-            return (
-                half_tap_cycles(r, h, read, run) * taps * used_share(twice, h, overlap=False)
-                + r * h * ENTRY_OVERHEAD / 2
-            )
+            return half_tap_cycles(r, h, read, run) * taps * share + r * h * ENTRY_OVERHEAD / 2
 
-        tile = cheapest_tile(rows, 2 * columns, None, halved_tile_fits, half_cost, narrows=True)
+        tile = cheapest_tile_of_lines(
+            rows, 2 * columns, None, halved_tile_fits, _line_cost(twice, 2 * columns, half_cost)
+        )
         if tile.columns % 2 == 0:
             tile = TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
         else:
             tile = replace(tile, run=run, column_step=column_step, run_step=2 * run_step, halved=True)
         return _fetching(tile, rows, taps, one_run, new_lines)
 
-    def cost(r: int, c: int) -> float:
+    def cost(r: int, c: int, share: float) -> float:
         vectors = (c + run - 1) / run if shifted else float(c)
         # Runs of maps, filters or samples read each vector once.
         near = taps * vectors * VECTOR_BYTES <= NEAR_BYTES and run_step > 0
@@ -80,14 +81,32 @@ def choose_tile(
         fetched = vectors if _fetches(TileShape(r, c, 1, column_step, run, run_step), taps, one_run) else 0.0
         waiting = 2.0 if one_run and not fetched else 1.0
         far = vectors * ((0.0 if line_near else LINE_LOAD) if near else waiting * FAR_LOAD)
-        return (
-            tap_cycles(r, c, far, vectors, run, fetched) * taps * used_share(used, c, overlap=False)
-            + r * c * ENTRY_OVERHEAD
-        )
+        return tap_cycles(r, c, far, vectors, run, fetched) * taps * share + r * c * ENTRY_OVERHEAD
 
-    tile = cheapest_tile(rows, columns, None, lambda r, c: tile_fits(r, c, run if shifted else 0), cost, narrows=True)
+    def fits(r: int, c: int) -> bool:
+        return tile_fits(r, c, run if shifted else 0)
+
+    tile = cheapest_tile_of_lines(rows, columns, None, fits, _line_cost(used, columns, cost))
     tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
     return _fetching(tile, rows, taps, one_run, new_lines)
+
+
+def _line_cost(
+    used: tuple[tuple[int, int], ...], columns: int, cost: Callable[[int, int, float], float]
+) -> Callable[[int, int], float]:
+    """What a line of `columns` costs in tiles of r x c: each what `cost` says for one with its columns, of which the
+    last may have fewer, and its share of the taps that the column with most of them uses."""
+    most = max((last - first for first, last in used), default=0)
+
+    @cache
+    def tiles(c: int) -> Counter[tuple[int, float]]:
+        widths = [min(c, columns - start) for start in range(0, columns, c)]
+        spans = used_by_tiles(used, c, overlap=False) if most else [(0, 1)] * len(widths)
+        return Counter(
+            (width, (last - first) / (most or 1)) for width, (first, last) in zip(widths, spans, strict=True)
+        )
+
+    return lambda r, c: sum(number * cost(r, *tile) for tile, number in tiles(c).items())
 
 
 def _fetching(tile: TileShape, rows: int, taps: int, one_run: bool, new_lines: bool) -> TileShape:
@@ -138,10 +157,11 @@ def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int, overlap: bool
     return tiles
 
 
-def used_share(used: tuple[tuple[int, int], ...], columns: int, overlap: bool = True) -> float:
-    """What tiles of so many columns use of the taps that they would go over if all were like the one with most."""
+def used_share(used: tuple[tuple[int, int], ...], columns: int) -> float:
+    """What tiles of so many columns, which may overlap, use of the taps that they would go over if all were like the
+    one with most."""
     most = max((last - first for first, last in used), default=0)
-    tiles = used_by_tiles(used, columns, overlap) if most else []
+    tiles = used_by_tiles(used, columns) if most else []
     return sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
@@ -70,26 +69,26 @@ def cheapest_tile(
     group_rows: int | None,
     fits: Callable[[int, int], bool],
     cost: Callable[[int, int], float],
-    narrows: bool = False,
 ) -> TileShape:
-    """The tile with which ceil(rows / r) * ceil(columns / c) tiles cost least, among those that fit the registers. The
-    last tile of columns has only those that are left if tiles are like that (`narrows`)."""
+    """The tile with which ceil(rows / r) * ceil(columns / c) tiles cost least, among those that fit the registers."""
+    return cheapest_tile_of_lines(rows, columns, group_rows, fits, lambda r, c: -(-columns // c) * cost(r, c))
+
+
+def cheapest_tile_of_lines(
+    rows: int,
+    columns: int,
+    group_rows: int | None,
+    fits: Callable[[int, int], bool],
+    line_cost: Callable[[int, int], float],
+) -> TileShape:
+    """The tile with which ceil(rows / r) lines of `columns` cost least, each of them in tiles of c columns."""
     shapes = [
         (r, c)
         for r in range(1, min(rows, 16, group_rows or rows) + 1)
         for c in range(1, min(columns, 24) + 1)
         if (group_rows is None or group_rows % r == 0) and fits(r, c)
     ]
-
-    cost = cache(cost)
-
-    def whole(shape: tuple[int, int]) -> float:
-        r, c = shape
-        full, left = divmod(columns, c)
-        last = (cost(r, left) if narrows else cost(r, c)) if left else 0.0
-        return -(-rows // r) * (full * cost(r, c) + last)
-
-    return TileShape(*min(shapes, key=whole))
+    return TileShape(*min(shapes, key=lambda shape: -(-rows // shape[0]) * line_cost(*shape)))
 
 
 def largest_divisor(number: int, most: int) -> int:
