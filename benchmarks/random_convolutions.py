@@ -106,7 +106,7 @@ def compare(case: Case, seconds: float) -> list[Compared]:
             _agree(case, name, ours, [result] if own else result)
         ratios, shares = [], []
         for _ in range(TURNS):
-            peak = peak_gflops(DTYPE, turn / 4)
+            peak = peak_gflops(DTYPE, turn)
             taken = least_seconds(program, turn)
             ratios.append(min(_least_seconds(run, turn) for run in theirs) / taken)
             shares.append(1e-9 * case.operations / taken / peak)

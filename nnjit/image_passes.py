@@ -27,7 +27,7 @@ from nnjit.kernels.winograd_transforms import Form
 from nnjit.site import Site
 from nnjit.tuning.contraction import choose_tile, last_tile, used_by_tiles
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
-from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
+from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles, last_packed_tile
 from nnjit.tuning.contraction_remainder import (
     choose_products_remainder,
     choose_products_tile,
@@ -208,7 +208,8 @@ def _packed_contraction(
     packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
     scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
-    operands = (tile, extent, ends.phases.places, tiles, packed.reshape(-1), *images, scratch)
+    last = last_packed_tile(tile, extent.columns)
+    operands = (tile, last, extent, ends.phases.places, tiles, packed.reshape(-1), *images, scratch)
     return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
 
 

@@ -37,7 +37,7 @@ from nnjit.layers.pooling import MaxPool
 from nnjit.network import Network
 from nnjit.tuning import contraction_bands, contraction_strips, machine
 from nnjit.tuning.algorithms import MOST_FEW, choose_bands, choose_input_form, choose_lanes
-from nnjit.tuning.contraction import _line_cost, choose_tile, last_tile, used_by_tiles
+from nnjit.tuning.contraction import choose_tile, last_tile, line_cost, used_by_tiles
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
 from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile, choose_width
@@ -217,12 +217,12 @@ def test_each_tile_of_a_line_costs_what_its_own_columns_use() -> None:
 
     def line(used: tuple[tuple[int, int], ...]) -> list[tuple[int, int, float]]:
         asked = []
-        _line_cost(used, 4, lambda r, c, share: asked.append((r, c, share)) or 1.0)(8, 3)
+        line_cost(used, 4, lambda r, c, share: asked.append((r, c, share)) or 1.0)(8, 3)
         return asked
 
     assert line(((0, 1), (0, 2), (0, 2), (1, 2))) == [(8, 3, 1.0), (8, 1, 0.5)]
     assert line(()) == [(8, 3, 1.0), (8, 1, 1.0)]
-    assert _line_cost((), 9, lambda r, c, share: 5.0)(1, 3) == 15.0
+    assert line_cost((), 9, lambda r, c, share: 5.0)(1, 3) == 15.0
 
 
 def test_a_tile_may_leave_columns_to_a_narrower_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,7 +471,6 @@ def test_positions_are_packed_where_each_is_read_once(
         (48, 256, 1, False),  # what is copied serves few rows
         (8, 256, 4, True),  # of phases, fewer are enough
         (4, 256, 4, False),
-        (71, 11, 1, False),  # tiles pass the end
     ],
 )
 def test_positions_are_packed_where_that_is_worth_it(

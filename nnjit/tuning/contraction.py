@@ -65,7 +65,7 @@ def choose_tile(
             return half_tap_cycles(r, h, read, run) * taps * share + r * h * ENTRY_OVERHEAD / 2
 
         tile = cheapest_tile_of_lines(
-            rows, 2 * columns, None, halved_tile_fits, _line_cost(twice, 2 * columns, half_cost)
+            rows, 2 * columns, None, halved_tile_fits, line_cost(twice, 2 * columns, half_cost)
         )
         if tile.columns % 2 == 0:
             tile = TileShape(tile.rows, tile.columns // 2, 1, column_step, run, run_step)
@@ -86,12 +86,12 @@ def choose_tile(
     def fits(r: int, c: int) -> bool:
         return tile_fits(r, c, run if shifted else 0)
 
-    tile = cheapest_tile_of_lines(rows, columns, None, fits, _line_cost(used, columns, cost))
+    tile = cheapest_tile_of_lines(rows, columns, None, fits, line_cost(used, columns, cost))
     tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
     return _fetching(tile, rows, taps, one_run, new_lines)
 
 
-def _line_cost(
+def line_cost(
     used: tuple[tuple[int, int], ...], columns: int, cost: Callable[[int, int, float], float]
 ) -> Callable[[int, int], float]:
     """What a line of `columns` costs in tiles of r x c: each what `cost` says for one with its columns, of which the

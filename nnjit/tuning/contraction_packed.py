@@ -7,11 +7,12 @@ from functools import cache
 
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
+from nnjit.tuning.contraction import last_tile, line_cost
 from nnjit.tuning.cost import (
     ENTRY_OVERHEAD,
     LINE_LOAD,
     LONGEST_FAR_RUN,
-    cheapest_tile,
+    cheapest_tile_of_lines,
     largest_divisor,
     tap_cycles,
     tile_fits,
@@ -20,8 +21,6 @@ from nnjit.tuning.cost import (
 PACKED_ROWS, PACKED_ROWS_OF_PHASES = 64, 32
 """How many rows make copying what they read worth it to `contract_packed`, and how many of several phases, whose tiles
 have few rows each."""
-MOST_PADDED = 1.1
-"""How many times as many multiply-adds as there are tiles which pass the end may make it."""
 PACKED_COLUMNS, PACKED_VECTORS = 32, 4096
 """What a task of it copies: so many columns that lines of an image are read some way along (1x1 from 64 maps to 256: 4
 columns at 42 % of the peak, 16 and 32 at 70 to 79), in so many vectors that they stay in the second cache."""
@@ -45,16 +44,19 @@ def choose_packed_tile(rows: int, columns: int, taps: int, phases: int) -> TileS
         return None
     run = largest_divisor(taps, LONGEST_FAR_RUN)
 
-    def cost(r: int, c: int) -> float:
-        return tap_cycles(r, c, LINE_LOAD * c, c, run) * taps + r * c * ENTRY_OVERHEAD
+    def cost(r: int, c: int, share: float) -> float:
+        return tap_cycles(r, c, LINE_LOAD * c, c, run) * taps * share + r * c * ENTRY_OVERHEAD
 
-    tile = cheapest_tile(rows, columns, None, tile_fits, cost)
-    padded = -(-rows // tile.rows) * tile.rows * -(-columns // tile.columns) * tile.columns
-    if padded > MOST_PADDED * rows * columns:
-        return None
+    tile = cheapest_tile_of_lines(rows, columns, None, tile_fits, line_cost((), columns, cost))
     # So many in a run that all have come when the last tile of rows is done.
     fetches = -(-run * tile.columns // -(-rows // tile.rows)) if phases == 1 else 0
     return replace(tile, column_step=1, run=run, run_step=tile.columns, task_fetches=fetches, result_fetches=True)
+
+
+def last_packed_tile(tile: TileShape, columns: int) -> TileShape | None:
+    """The tile for the last of a line's `columns`, None if tiles leave none: they lie side by side as well."""
+    last = last_tile(tile, columns)
+    return replace(last, run_step=last.columns) if last else None
 
 
 def choose_packed_tiles(tile: TileShape, taps: int, column_tiles: int, lines: int) -> int:
