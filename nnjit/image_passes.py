@@ -25,7 +25,7 @@ from nnjit.kernels.winograd import Tiling, kernels_vectors, scratch_vectors, win
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.site import Site
-from nnjit.tuning.contraction import choose_tile, last_tile, used_by_tiles
+from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles, last_packed_tile
 from nnjit.tuning.contraction_remainder import (
@@ -35,6 +35,7 @@ from nnjit.tuning.contraction_remainder import (
     choose_remainder_tile,
     remainder_cost,
 )
+from nnjit.tuning.lines import last_tile, used_by_tiles
 from nnjit.tuning.winograd import choose_row_shares, choose_tiling, choose_winograd_tile
 
 
@@ -170,7 +171,7 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
     packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
-    last = last_tile(tile, extent.columns)
+    last = last_tile(tile, extent.columns * tile.units)
     columns = np.array(used_by_tiles(used, tile.columns, overlap=False), np.int64)
     weights = Weights(packed.reshape(-1), passed.group, passed.lines, columns)
     arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)

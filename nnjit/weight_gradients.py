@@ -35,6 +35,7 @@ from nnjit.tuning.algorithms import choose_lanes, choose_weights_remainder
 from nnjit.tuning.contraction_remainder import choose_remainder_share
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
+from nnjit.tuning.lines import last_tile
 from nnjit.tuning.sums import (
     choose_groups_cut,
     choose_lanes_cut,
@@ -137,7 +138,8 @@ class WeightGradients:
         parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
         sums, bias_sums = parts.reshape(cut.parts, -1), bias_parts.reshape(cut.parts, -1)
         images = (site.dout.view, window, starts.reshape(-1), x_taps)
-        operands = (tile, bias_tile, extent, cut, *images, x_fresh, sums, bias_sums)
+        last = last_tile(tile, len(x_taps))
+        operands = (tile, last, bias_tile, extent, cut, *images, x_fresh, sums, bias_sums)
         site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)

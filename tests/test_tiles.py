@@ -39,7 +39,7 @@ from nnjit.kernels.tiles import (
     tile_zeros,
 )
 from nnjit.kernels.winograd_transforms import F43, F45
-from nnjit.tuning.contraction import last_tile
+from nnjit.tuning.lines import last_tile
 
 Array = NDArray[Any]
 
@@ -212,7 +212,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     pack = (ROWS, w, ONE_PHASE.weights, TAPS, spans_of(np.arange(TAPS), L), packed)
     weights = Weights(packed.reshape(-1), 3, lines, columns)
     images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
-    last = last_tile(forward_tile, COLUMNS)
+    last = last_tile(forward_tile, COLUMNS * tile.units)
     forward = (forward_tile, last, extent, ONE_PHASE.places, weights, *images)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)
@@ -224,6 +224,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     starts = np.stack([view.start + n * view.block + i * view.line for view in (plane, x_view)], axis=1)
     backward = (
         steady,
+        last_tile(steady, TAPS),
         bias_tile,
         extent,
         cut,

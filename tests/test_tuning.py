@@ -37,12 +37,13 @@ from nnjit.layers.pooling import MaxPool
 from nnjit.network import Network
 from nnjit.tuning import contraction_bands, contraction_strips, machine
 from nnjit.tuning.algorithms import MOST_FEW, choose_bands, choose_input_form, choose_lanes
-from nnjit.tuning.contraction import choose_tile, last_tile, line_cost, used_by_tiles
+from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
 from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile, choose_width
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
+from nnjit.tuning.lines import last_tile, line_cost, used_by_tiles
 from nnjit.tuning.machine import vector_registers
 from nnjit.tuning.sums import choose_groups_cut, choose_lanes_cut, choose_transposed_cut, long_segment, short_segment
 from nnjit.tuning.updates import choose_chunks
@@ -194,18 +195,15 @@ def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatc
     assert near.rows < far.rows
 
 
-@given(columns=st.integers(1, 60), size=st.integers(1, 24), fetches=st.integers(0, 6), halved=st.booleans())
-def test_the_last_tile_of_a_line_has_the_columns_that_are_left(
-    columns: int, size: int, fetches: int, halved: bool
-) -> None:
-    tile = TileShape(8, min(size, columns), 1, 2, fetches=True, line_fetches=fetches, halved=halved)
+@given(columns=st.integers(1, 60), size=st.integers(1, 24), fetches=st.integers(0, 6))
+def test_the_last_tile_of_a_line_has_the_columns_that_are_left(columns: int, size: int, fetches: int) -> None:
+    tile = TileShape(8, min(size, columns), 1, 2, fetches=True, line_fetches=fetches)
     last = last_tile(tile, columns)
     left = last.columns if last else 0
-    assert left < tile.columns and (columns * tile.units - left) % tile.columns == 0
+    assert left < tile.columns and (columns - left) % tile.columns == 0
     if last:
         # It has no next columns, and its share of the next line.
-        assert last == replace(tile, columns=left, fetches=False, line_fetches=last.line_fetches)
-        assert last.line_fetches == ceil(fetches * left / tile.columns)
+        assert last == replace(tile, columns=left, fetches=False, line_fetches=ceil(fetches * left / tile.columns))
     used = tuple((k, k + 3) for k in range(columns))
     tiles = used_by_tiles(used, tile.columns, overlap=False)
     assert len(tiles) == -(-columns // tile.columns) and tiles[-1] == (tiles[-1][0], columns + 2)

@@ -24,11 +24,15 @@ from nnjit.kernels.tiles import TileShape, tile_add, tile_zeros
 def tile_places(tile: TileShape, rows: int, columns: int, lanes: int) -> NDArray[np.int64]:
     """Where the entries of a matrix (rows, columns) go that stand tile after tile, row by row of tiles: (V, L) int64.
 
-    -1 for those that an earlier tile has too, since a tile that would pass the last row or column starts earlier.
+    The last tile of a row has the columns that are left, side by side. -1 for what follows those, and for entries that
+    an earlier tile has too, since a tile that would pass the last row starts earlier.
     """
     in_rows = first_rows(rows, tile.rows)[:, None] + np.arange(tile.rows)
-    in_columns = first_rows(columns, tile.columns)[:, None] + np.arange(tile.columns)
-    return in_vectors(once(in_rows[:, None, :, None] * columns + in_columns[None, :, None, :]), lanes)
+    places = np.full((len(in_rows), -(-columns // tile.columns), tile.rows * tile.columns), -1, np.int64)
+    for number, first in enumerate(range(0, columns, tile.columns)):
+        there = in_rows[:, :, None] * columns + np.arange(first, min(first + tile.columns, columns))
+        places[:, number, : there[0].size] = there.reshape(len(in_rows), -1)
+    return in_vectors(once(places), lanes)
 
 
 def once(places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -36,7 +40,7 @@ def once(places: NDArray[np.int64]) -> NDArray[np.int64]:
     flat = places.reshape(-1)
     _, earliest = np.unique(flat, return_index=True)
     kept = np.full(len(flat), -1, np.int64)
-    kept[earliest] = flat[earliest]
+    kept[earliest] = flat[earliest]  # -1 stays -1
     return kept
 
 
@@ -57,15 +61,17 @@ class Cut(NamedTuple):
 
 
 @kernel
-def contract_lanes(task, tile, bias_tile, extent, cut, d, x, starts, x_taps, x_fresh, parts, bias_parts):
+def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_taps, x_fresh, parts, bias_parts):
     """parts[p, r, k] = sum over the lines of part p, columns and lanes of d[n, r, i, j] * x[n, i, j, x_taps[k]]
     bias_parts[p, r] = that sum of d[n, r, i, j]
 
     d View (N, R, I, J), its columns side by side  x View (N, -, I, J)  x_taps (K,)
     x_fresh (F,): the taps that read what no earlier line or column has read
     starts (2 * N * I,): where line i of block n starts in d, and where in x, instead of what their views say of it
-    parts (parts, row tiles * tap tiles * tile.rows * tile.columns), tile by tile, fully overwritten; a tile that would
-    pass the last row or tap starts earlier, so some entries stand there twice
+    last: the tile for the last taps, where tiles of the others leave some (3 maps to 16 by 3x3 1.06 times as fast as
+    with tiles that overlap, by 4x4 with a stride of 2 to 64 1.07; with AVX2 no difference)
+    parts (parts, row tiles * tap tiles * tile.rows * tile.columns), tile by tile as `tile_places` has them, fully
+    overwritten; a tile that would pass the last row starts earlier, so some entries stand there twice
     bias_parts (parts, row tiles * tile.rows), likewise, or (parts, 0)  bias_tile: one column of `tile`
     A task owns a share of a part's tiles. The tile knows the column_step of x.
     """
@@ -87,7 +93,7 @@ def contract_lanes(task, tile, bias_tile, extent, cut, d, x, starts, x_taps, x_f
         stop = min(start + cut.lines, last_line)
         for number in range(first_tile, last_tile):
             row = min(number // tap_tiles * tile.rows, extent.rows - tile.rows)
-            tap = min(number % tap_tiles * tile.columns, len(x_taps) - tile.columns)
+            tap = number % tap_tiles * tile.columns
             if number % tap_tiles == 0 and len(bias_sums):
                 bias = number // tap_tiles * tile.rows
                 if start == first_line:
@@ -107,11 +113,22 @@ def contract_lanes(task, tile, bias_tile, extent, cut, d, x, starts, x_taps, x_f
                 ahead, ahead_first, ahead_step = x.vectors, 1, tile.column_step
                 ahead_at = entry(x_fresh, min(fresh - extent.rows, len(x_fresh) - 1))
             next_piece = (ahead, ahead_first + 2 * min(cut.lines, last_line - stop), ahead_at, ahead_step)
-            total = _products(tile, 0, extent.columns, d, x, row, starts, start, stop, x_taps, tap, next_piece)
-            if tile.halved:
-                second = _products(tile, 1, extent.columns, d, x, row, starts, start, stop, x_taps, tap, next_piece)
-                total = tile_add(total, second)
-            tile_add_sums(total, sums, number * entries)
+            images = (d, x, row, starts, start, stop, x_taps, tap, next_piece)
+            if last is not None and tap + tile.columns > len(x_taps):
+                _add_products(last, extent.columns, *images, sums, number * entries)
+            else:
+                _add_products(tile, extent.columns, *images, sums, number * entries)
+
+
+@register_jitable(forceinline=True)
+def _add_products(tile, columns, d, x, row, starts, first_line, last_line, x_taps, tap, next_piece, sums, at):
+    """sums[at + entry of the tile] += its sums over lanes and some lines. Called as a function it takes 4 to 6 % more
+    with AVX2."""
+    total = _products(tile, 0, columns, d, x, row, starts, first_line, last_line, x_taps, tap, next_piece)
+    if tile.halved:
+        second = _products(tile, 1, columns, d, x, row, starts, first_line, last_line, x_taps, tap, next_piece)
+        total = tile_add(total, second)
+    tile_add_sums(total, sums, at)
 
 
 @register_jitable

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -24,6 +22,7 @@ from nnjit.tuning.cost import (
     tap_cycles,
     tile_fits,
 )
+from nnjit.tuning.lines import line_cost
 
 FETCHING_ROWS, FETCHING_ROWS_APART = 6, 8
 """Of tiles that fetch ahead, where taps share vectors and where they do not: with fewer multiply-adds for each vector,
@@ -91,24 +90,6 @@ def choose_tile(
     return _fetching(tile, rows, taps, one_run, new_lines)
 
 
-def line_cost(
-    used: tuple[tuple[int, int], ...], columns: int, cost: Callable[[int, int, float], float]
-) -> Callable[[int, int], float]:
-    """What a line of `columns` costs in tiles of r x c: each what `cost` says for one with its columns, of which the
-    last may have fewer, and its share of the taps that the column with most of them uses."""
-    most = max((last - first for first, last in used), default=0)
-
-    @cache
-    def tiles(c: int) -> Counter[tuple[int, float]]:
-        widths = [min(c, columns - start) for start in range(0, columns, c)]
-        spans = used_by_tiles(used, c, overlap=False) if most else [(0, 1)] * len(widths)
-        return Counter(
-            (width, (last - first) / (most or 1)) for width, (first, last) in zip(widths, spans, strict=True)
-        )
-
-    return lambda r, c: sum(number * cost(r, *tile) for tile, number in tiles(c).items())
-
-
 def _fetching(tile: TileShape, rows: int, taps: int, one_run: bool, new_lines: bool) -> TileShape:
     """The tile with what it fetches ahead: of its next columns, and of the next line.
 
@@ -137,32 +118,6 @@ def _fetches(tile: TileShape, taps: int, one_run: bool) -> bool:
     vectors = (columns + tile.run - 1) / tile.run if shifted else columns
     far = tile.run_step > 0 and taps * vectors * VECTOR_BYTES > NEAR_BYTES
     return tile.rows >= (FETCHING_ROWS if shifted else FETCHING_ROWS_APART) and (one_run or far)
-
-
-def last_tile(tile: TileShape, columns: int) -> TileShape | None:
-    """The tile for the last of a line's `columns`, of as many as the tiles before it leave, None if those are none."""
-    left = columns * tile.units % tile.columns
-    fresh = -(-tile.line_fetches * left // tile.columns)
-    return replace(tile, columns=left, fetches=False, line_fetches=fresh) if left else None
-
-
-def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int, overlap: bool = True) -> list[tuple[int, int]]:
-    """The taps that at least one column of each tile uses, from those that each column uses. The last tile starts
-    earlier if tiles `overlap`, else it has fewer columns."""
-    tiles = []
-    for start in range(0, len(used), columns):
-        start = min(start, len(used) - columns) if overlap else start
-        wanted = [span for span in used[start : start + columns] if span[1] > span[0]]
-        tiles.append((min((span[0] for span in wanted), default=0), max((span[1] for span in wanted), default=0)))
-    return tiles
-
-
-def used_share(used: tuple[tuple[int, int], ...], columns: int) -> float:
-    """What tiles of so many columns, which may overlap, use of the taps that they would go over if all were like the
-    one with most."""
-    most = max((last - first for first, last in used), default=0)
-    tiles = used_by_tiles(used, columns) if most else []
-    return sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
 
 
 def choose_blocks(block_vectors: int) -> int:

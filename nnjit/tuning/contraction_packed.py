@@ -7,7 +7,6 @@ from functools import cache
 
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
-from nnjit.tuning.contraction import last_tile, line_cost
 from nnjit.tuning.cost import (
     ENTRY_OVERHEAD,
     LINE_LOAD,
@@ -17,6 +16,7 @@ from nnjit.tuning.cost import (
     tap_cycles,
     tile_fits,
 )
+from nnjit.tuning.lines import last_tile, line_cost
 
 PACKED_ROWS, PACKED_ROWS_OF_PHASES = 64, 32
 """How many rows make copying what they read worth it to `contract_packed`, and how many of several phases, whose tiles

@@ -10,7 +10,6 @@ from nnjit.kernels.winograd import Tiling
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.tuning import machine
 from nnjit.tuning.algorithms import TRANSFORMS
-from nnjit.tuning.contraction import used_share
 from nnjit.tuning.cost import (
     ENTRY_OVERHEAD,
     FAR_LOAD,
@@ -20,6 +19,7 @@ from nnjit.tuning.cost import (
     tap_cycles,
     tile_fits,
 )
+from nnjit.tuning.lines import used_share
 
 LEAST_GAIN = 1.25
 """How many times as much a block must cost."""

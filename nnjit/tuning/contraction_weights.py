@@ -8,7 +8,8 @@ from math import gcd
 
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
-from nnjit.tuning.cost import FAR_LOAD, cheapest_tile, tap_cycles, tile_fits
+from nnjit.tuning.cost import FAR_LOAD, cheapest_tile_of_lines, tap_cycles, tile_fits
+from nnjit.tuning.lines import line_cost
 
 
 @cache
@@ -26,7 +27,7 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
     halved = machine.vector_registers() < 32
     delta = 1.0 if machine.loads() < 1.5 else 0.2
 
-    def cost(r: int, c: int) -> float:
+    def cost(r: int, c: int, share: float) -> float:
         addresses = 0.15 * c / gcd(c, run)
         if halved:
             return max(r * c / 2, (r + c) / 1.4, 4.0) + 1.0 + addresses
@@ -36,7 +37,7 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1) -> TileShape:
     def fits(r: int, c: int) -> bool:
         return r * c + c < 2 * machine.vector_registers() if halved else tile_fits(r, c) and c <= 10
 
-    tile = cheapest_tile(rows, taps, None, fits, cost)
+    tile = cheapest_tile_of_lines(rows, taps, None, fits, line_cost((), taps, cost))
     return replace(tile, run=gcd(tile.columns, run), halved=halved)
 
 
