@@ -43,6 +43,7 @@ from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_ti
 from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile, choose_width
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
+from nnjit.tuning.cost import held_vectors
 from nnjit.tuning.lines import last_tile, line_cost, used_by_tiles
 from nnjit.tuning.machine import vector_registers
 from nnjit.tuning.sums import choose_groups_cut, choose_lanes_cut, choose_transposed_cut, long_segment, short_segment
@@ -90,6 +91,8 @@ def test_a_chosen_tile_fits(
         turned = choose_transposed_tile.__wrapped__(run * taps, columns, run)
     assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns
     assert run % tile.run == 0 and (tile.column_step, tile.run_step) == steps
+    if registers == 32 and steps[1] and column_step > 1:
+        assert tile.rows * tile.columns + held_vectors(tile.columns, column_step, tile.run) < 32
     assert 1 <= in_strips.rows <= rows and 1 <= in_strips.columns <= columns
     assert group_rows is None or group_rows % in_strips.rows == 0
     assert run % in_strips.run == 0 and (in_strips.column_step, in_strips.run_step) == (0, 1)
@@ -208,6 +211,27 @@ def test_the_last_tile_of_a_line_has_the_columns_that_are_left(columns: int, siz
     tiles = used_by_tiles(used, tile.columns, overlap=False)
     assert len(tiles) == -(-columns // tile.columns) and tiles[-1] == (tiles[-1][0], columns + 2)
     assert all(start == number * tile.columns for number, (start, _) in enumerate(tiles))
+
+
+@pytest.mark.parametrize(
+    ("columns", "step", "run", "held"),
+    [
+        (4, 2, 1, 4),  # its own columns alone
+        (5, 1, 3, 5),  # of which the next tap reads all but one
+        (3, 2, 3, 5),  # those of the second tap, and two of the first that the third one reads
+        (6, 2, 5, 11),
+        (3, 3, 3, 3),  # no two taps read the same
+    ],
+)
+def test_vectors_are_held_for_the_taps_that_read_them_too(columns: int, step: int, run: int, held: int) -> None:
+    assert held_vectors(columns, step, run) == held
+
+
+def test_a_tile_does_not_hold_more_than_the_registers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5x5 with a stride of 2 from 2 maps: 4x6, with eleven vectors, would leave no columns over."""
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
+    tile = choose_tile.__wrapped__(64, 16, 50, 2, 5, 1)
+    assert tile.rows * tile.columns + held_vectors(tile.columns, 2, 5) < 32
 
 
 def test_each_tile_of_a_line_costs_what_its_own_columns_use() -> None:

@@ -18,6 +18,7 @@ from nnjit.tuning.cost import (
     cheapest_tile_of_lines,
     half_tap_cycles,
     halved_tile_fits,
+    held_vectors,
     largest_divisor,
     tap_cycles,
     tile_fits,
@@ -83,7 +84,7 @@ def choose_tile(
         return tap_cycles(r, c, far, vectors, run, fetched) * taps * share + r * c * ENTRY_OVERHEAD
 
     def fits(r: int, c: int) -> bool:
-        return tile_fits(r, c, run if shifted else 0)
+        return tile_fits(r, c, run if shifted else 0, held_vectors(c, column_step, run) if run_step else c)
 
     tile = cheapest_tile_of_lines(rows, columns, None, fits, line_cost(used, columns, cost))
     tile = replace(tile, run=run, column_step=column_step, run_step=run_step)
