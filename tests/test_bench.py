@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from battery import layers_of
+from click import ClickException
 from click.testing import CliRunner
 from command import DIGITS
 from numpy.testing import assert_array_equal
@@ -379,3 +380,67 @@ def test_a_page_without_a_folder_is_refused_before_anything_is_measured(
     assert refused.exit_code == 2 and f"no such folder: {absent.parent}" in refused.output
     page = tmp_path / "page.md"
     assert importlib.import_module("results").PagePath().convert(str(page), None, None) == page
+
+
+# Random convolutions
+
+
+@pytest.fixture
+def random_convolutions(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script as a module, which compares with PyTorch."""
+    pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    return importlib.import_module("random_convolutions")
+
+
+@pytest.mark.peers
+def test_random_layers_are_the_same_for_a_seed_and_have_work_enough(random_convolutions: Any) -> None:
+    found, again, others = (list(random_convolutions.layers(30, seed)) for seed in (3, 3, 4))
+    assert found == again != others and len(found) == 30
+    for case in found:
+        assert 8e6 <= case.operations <= 400e6
+        assert min(case.layer().output_shape(case.shape)) >= 1
+
+
+@pytest.mark.peers
+def test_every_pass_of_a_layer_is_compared_with_pytorchs(random_convolutions: Any) -> None:
+    case = random_convolutions.Case(2, 2, 3, 5, 7, 1, 9)
+    found = random_convolutions.compare(case, 1e-3)
+    assert [each.of for each in found] == list(PASSES)
+    assert all(each.case == case and each.ratio > 0 and each.share > 0 for each in found)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("wrong", PASSES)
+def test_a_result_that_differs_from_pytorchs_is_told(
+    wrong: str, random_convolutions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = random_convolutions.torch_passes
+
+    def spoilt(*operands: Any) -> Any:
+        def twice() -> Any:
+            result = passes[wrong]()
+            return [2 * each for each in result] if isinstance(result, list | tuple) else 2 * result
+
+        passes = right(*operands)
+        return {**passes, wrong: twice}
+
+    monkeypatch.setattr(random_convolutions, "torch_passes", spoilt)
+    case = random_convolutions.Case(2, 2, 3, 5, 7, 1, 9)
+    with pytest.raises(ClickException, match=rf"{wrong} of Case\(kernel=2.*differs from PyTorch's by 5e-01"):
+        random_convolutions.compare(case, 1e-3)
+
+
+@pytest.mark.peers
+def test_the_page_of_random_convolutions_counts_what_is_slower(random_convolutions: Any) -> None:
+    case = random_convolutions.Case(3, 2, 4, 8, 20, 1, 16)
+    compared = [
+        random_convolutions.Compared(case._replace(batch=number), name, number / 2, number / 10)
+        for number in range(1, 12)
+        for name in PASSES
+    ]
+    line = "0.50 | 1.00 | 3.00 | 5.00 | 5.50 | 1 of 11 | 4"
+    assert random_convolutions.summary(compared).splitlines()[2:] == [f"| {name} | {line} |" for name in PASSES]
+    listed = random_convolutions.slowest(compared).splitlines()[2:]
+    assert len(listed) == random_convolutions.WORST
+    assert listed[0] == f"| 3x3 / 2 | 4 to 8 | 20 | 1 | 1 | {PASSES[0]} | 0.50 | 10 |"
