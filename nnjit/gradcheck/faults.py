@@ -15,6 +15,7 @@ import numpy as np
 from nnjit.gradcheck.cases import Case, cases
 from nnjit.gradcheck.check import Report, Settings, check
 from nnjit.gradcheck.probe import Probe
+from nnjit.kernels.contraction import Extent
 from nnjit.kernels.contraction_transposed import contract_transposed
 from nnjit.kernels.contraction_weights import contract_lanes
 from nnjit.kernels.packing import pack_rows, places_of, spans_of
@@ -73,10 +74,11 @@ def shifted_border(probe: Probe) -> bool:
 
     def shift(call: Call) -> Call | None:
         if call.kernel in (contract_lanes, contract_transposed):
-            tile, sums, extent, cut, d, x, starts, *others = call.arguments
+            after_tiles = next(k for k, argument in enumerate(call.arguments) if isinstance(argument, Extent))
+            tiles, (extent, cut, d, x, starts, *others) = call.arguments[:after_tiles], call.arguments[after_tiles:]
             moved = starts + np.tile([d.column, 0], len(starts) // 2)
             narrower = extent._replace(columns=extent.columns - 1)
-            return call._replace(arguments=(tile, sums, narrower, cut, d, x, moved, *others))
+            return call._replace(arguments=(*tiles, narrower, cut, d, x, moved, *others))
         for number, argument in enumerate(call.arguments):
             if isinstance(argument, Window):
                 wrong = argument._replace(left=argument.left - 1)
