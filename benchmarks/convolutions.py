@@ -44,6 +44,9 @@ COMPILER_VARIABLES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 """The environment's word on which CPU kernels are compiled for."""
 
 
+CASE_HEADINGS = ("kernel / stride", "maps", "side", "padding", "batch")
+
+
 class Case(NamedTuple):
     """A convolution with square kernels over a batch of square images."""
 
@@ -65,6 +68,12 @@ class Case(NamedTuple):
         padding = self.padding if isinstance(self.padding, str) else (self.padding, self.padding)
         kernel, stride = (self.kernel, self.kernel), (self.stride, self.stride)
         return Conv2d(filters=self.filters, kernel=kernel, stride=stride, padding=padding, algorithm=algorithm)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What a table says of it, under CASE_HEADINGS."""
+        sizes = f"{self.kernel}x{self.kernel} / {self.stride}", f"{self.channels} to {self.filters}"
+        return (*sizes, str(self.side), str(self.padding), str(self.batch))
 
     @property
     def operations(self) -> int:
@@ -196,14 +205,10 @@ def measure_case(case: Case, seconds: float) -> list[Measured]:
 
 def table(measured: Iterable[Measured]) -> str:
     """A line for each layer and setting."""
-    layer = ("kernel / stride", "maps", "side", "padding", "batch", "setting")
     columns = (word for name in ("forward", "to input", "to weights") for word in (name, "%", "apart", "by"))
-    rows = [(*layer, "peak", *columns)]
+    rows = [(*CASE_HEADINGS, "setting", "peak", *columns)]
     for each in measured:
-        case = each.case
-        cells = [f"{case.kernel}x{case.kernel} / {case.stride}", f"{case.channels} to {case.filters}"]
-        cells += [str(case.side), str(case.padding), str(case.batch), each.setting]
-        cells += [f"{each.peak:.0f}"]
+        cells = [*each.case.cells, each.setting, f"{each.peak:.0f}"]
         for name in PASSES:
             rate = each.passes[name]
             apart = f"{100 * rate.apart:.0f}" if rate.algorithm == DIRECT else ""

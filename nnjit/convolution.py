@@ -230,9 +230,7 @@ class Convolution:
             site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, site.batch_size, work)
             return
         alike, unreached = self._alike_phases()
-        together = dx_extent.blocks
-        if len(alike) > 1 or unreached:
-            together = choose_blocks(dx.block if unreached else dout.block)
+        together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else dx_extent.blocks
         for first in range(0, dx_extent.blocks, together):
             blocks = min(together, dx_extent.blocks - first)
             samples = min(site.batch_size - first * site.lanes, blocks * site.lanes)

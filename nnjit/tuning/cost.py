@@ -61,7 +61,7 @@ def tile_fits(r: int, c: int, run: int = 0, held: int = 0) -> bool:
     few = 0 < r * run < c
     held = max(c, held)
     if machine.vector_registers() == 32:
-        return r * c <= 24 and r * c + (r * run if few else held) < 32
+        return r * c <= 24 and r * c + (r * run + 1 if few else held) < 32
     return r * c + (r * run / 2 + 0.5 if few else held) + 0.5 <= 8
 
 
