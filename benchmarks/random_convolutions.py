@@ -175,8 +175,8 @@ def page(facts: Mapping[str, str], threads: int, repeat: str, compared: Sequence
             f"({_ends(BATCHES)}), of {_ends([round(number / 2e6) for number in OPERATIONS])} million multiply-adds "
             "in a pass. A ratio is PyTorch's time to nnjit's for one pass: the operators that its autograd calls, "
             f"without it, in the better of two orders of memory; results agree to {TOLERANCE:g} of the largest entry. "
-            f"Each is a median over {TURNS} turns of the fastest run of each contender, data where their own runs before left "
-            "them.\n\n",
+            f"Each is a median over {TURNS} turns of the fastest run of each contender, data where their own runs "
+            "before left them.\n\n",
             summary(compared),
             "\nThe passes with the lowest ratios, and which share of the peak nnjit reaches in them:\n\n",
             slowest(compared),
