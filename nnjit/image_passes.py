@@ -16,7 +16,7 @@ from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors
 from nnjit.kernels.contraction_bands import band_vectors, contract_bands
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
-from nnjit.kernels.contraction_remainder import contract_remainder, remainder_vectors
+from nnjit.kernels.contraction_remainder import APART_VECTORS, contract_remainder, remainder_vectors, samples_apart
 from nnjit.kernels.packing import pack_rows, spans_of
 from nnjit.kernels.program import Call
 from nnjit.kernels.threads import get_threads
@@ -248,9 +248,14 @@ def _remainder_contraction(
     weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, columns)
     lines = 1 if ends.winners is None else 2
     scratch = site.workspace.by_thread(remainder_vectors(tile, extent, lines))
-    images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
-    operands = (tile, extent, ends.phases.places, weights, *images, scratch)
-    return [packing, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
+    block = x.start // x.block * x.block
+    vectors = x.vectors[block : block + x.block]
+    apart = site.workspace.beside(samples, x.block)
+    taking = Call(samples_apart, -(-x.block // APART_VECTORS), (tile, vectors, apart), 5 * vectors.size)
+    images = (View(apart, x.start - block, 0, 0, x.line, x.column), passed.x)
+    ends_of = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
+    operands = (tile, extent, ends.phases.places, weights, *images, *ends_of, scratch)
+    return [packing, taking, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
 
 
 def _winners(site: Site, ends: Ends) -> NDArray[Any]:

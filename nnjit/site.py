@@ -28,6 +28,7 @@ class Workspace:
         self._dtype = dtype
         self._by_thread = aligned_zeros((get_threads(), 0, lanes(dtype)), dtype)
         self._passed_on = aligned_zeros((0,), dtype)
+        self._beside = aligned_zeros((0,), dtype)
 
     def by_thread(self, vectors: int) -> NDArray[Any]:
         """At least `vectors` vectors that a kernel scribbles on, for every thread: (threads, vectors, L)."""
@@ -43,6 +44,13 @@ class Workspace:
         if size > len(self._passed_on):
             self._passed_on = aligned_zeros((size,), self._dtype)
         return self._passed_on[:size].reshape(shape)
+
+    def beside(self, *shape: int) -> NDArray[Any]:
+        """A second one."""
+        size = math.prod(shape)
+        if size > len(self._beside):
+            self._beside = aligned_zeros((size,), self._dtype)
+        return self._beside[:size].reshape(shape)
 
 
 @dataclass

@@ -49,7 +49,7 @@ def few_tiles() -> Iterator[None]:
 
     def choose_remainder(rows: int, lanes: int, taps: int, run: int, column_step: int, used: Any) -> TileShape:
         tile = TileShape(min(len(used), 2), 1, run=run if run in (2, 3) else 1)
-        return replace(tile, row_step=column_step * lanes, column_step=1, tap_step=lanes, lanes=lanes)
+        return replace(tile, row_step=column_step, column_step=1, tap_step=1, lanes=lanes)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_passes, "choose_tile", choose)

@@ -14,11 +14,12 @@ from numpy.testing import assert_array_equal
 
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View
+from nnjit.kernels.contraction_remainder import APART_VECTORS, samples_apart
 from nnjit.kernels.contraction_remainder_weights import rows_of_samples
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes, store
-from nnjit.kernels.tiles import TileShape
-from nnjit.kernels.transposition import lanes_across
+from nnjit.kernels.tiles import TileShape, tile_store
+from nnjit.kernels.transposition import lanes_across, tile_of_lanes
 from nnjit.kernels.winograd import Tiling
 from nnjit.kernels.winograd_transforms import F43
 from nnjit.layers.activations import Relu, Sigmoid, Tanh
@@ -122,6 +123,35 @@ def test_lanes_of_samples(dtype: Any) -> None:
         assert_array_equal(out[0], [*x[1 : 1 + 3 * samples : 3, 2], *np.zeros(lanes(dtype) - samples)])
 
 
+@kernel
+def run_out_of_lanes(task, tile, x, out):
+    """Every third vector from the second on, turned into lanes."""
+    tile_store(tile_of_lanes(tile, x, 1, 3), out, 0, 1, 0, 0)
+
+
+@DTYPES
+def test_samples_turned_into_lanes(dtype: Any) -> None:
+    width = lanes(dtype)
+    x = np.random.default_rng(0).standard_normal((3 * width, width)).astype(dtype)
+    for samples in (1, 3, width - 1):
+        out = np.full((width, width), np.nan, dtype)
+        Program([Call(run_out_of_lanes, 1, (TileShape(1, 1, samples=samples), x, out), 1)]).run()
+        expected = np.zeros((width, width), dtype)
+        expected[:, :samples] = x[1 : 1 + 3 * samples : 3].T
+        assert_array_equal(out, expected)
+
+
+@DTYPES
+@pytest.mark.parametrize("vectors", [5, 16, 17, APART_VECTORS + 3])
+def test_samples_apart(dtype: Any, vectors: int) -> None:
+    """Fewer vectors than lanes, as many and more, in one task and in two."""
+    x = np.random.default_rng(0).standard_normal((vectors, lanes(dtype))).astype(dtype)
+    out = np.full((3, len(x)), np.nan, dtype)
+    tasks = -(-len(x) // APART_VECTORS)
+    Program([Call(samples_apart, tasks, (TileShape(1, 1, samples=3), x, out), 1)]).run()
+    assert_array_equal(out, x[:, :3].T)
+
+
 @DTYPES
 def test_rows_of_samples(dtype: Any) -> None:
     """Three groups in panels of two, of which the second begins within the first; rows end within the last group."""
@@ -181,7 +211,7 @@ def test_chosen_tiles_fit(rows: int, used: list[tuple[int, int]], maps: int, gro
             products = choose_products_tile.__wrapped__(tiling, 16, shares)
         groups = -(-rows // 16)
         assert tile.rows <= len(used) and tile.columns <= groups and 5 % tile.run == 0
-        assert (tile.row_step, tile.tap_step, tile.run_step) == (32, 16, tile.columns)
+        assert (tile.row_step, tile.tap_step, tile.run_step) == (2, 1, tile.columns)
         assert products.rows <= group and groups % products.columns == 0 and maps % products.run == 0
         assert products.columns <= max(1, groups // shares)
         assert max(chosen.rows * chosen.columns for chosen in (tile, products)) <= max(registers, 8) - 2

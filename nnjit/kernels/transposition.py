@@ -6,7 +6,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from nnjit.kernels.simd import VectorType, element_pointer, lanes, lowered_by, mask_of_first, store_masked
+from nnjit.kernels.simd import VectorType, element_pointer, lanes, lowered_by, mask_of_first, store_masked, store_vector
 from nnjit.kernels.tiles import TileType, vector_step
 
 
@@ -94,11 +94,13 @@ and 0.80 ns a vector, with AVX2 1.34, 1.33 and 1.01."""
 
 
 def _across(context, builder, vector, rows):
-    """L vectors of numbers, loaded from the addresses `rows`, as a transposed tile."""
+    """L vectors of numbers, loaded from the addresses `rows`, as a transposed tile; zeros if there are fewer."""
     width = vector.count // PIECES
     piece_form = ir.VectorType(context.get_value_type(vector).element, width)
 
     def piece(row, number):
+        if row >= len(rows):
+            return ir.Constant(piece_form, None)
         start = builder.gep(rows[row], [context.get_constant(types.intp, number * width)])
         value = builder.load(builder.bitcast(start, piece_form.as_pointer()))
         value.align = vector.dtype.bitwidth // 8
@@ -135,6 +137,28 @@ def tile_across(x, first, step):
     """A tile whose row l holds lane l of the vectors x[first], x[first + step], ...: L vectors, transposed."""
     width = x.shape[1]
     return x[first + step * np.arange(width)].T[:, None, :].copy()
+
+
+def _tile_of_lanes(typing_context, shape, x, first, step):
+    vector = VectorType(x.dtype)
+
+    def generate(context, builder, signature, arguments):
+        _, x_value, at, stride = arguments
+        pointer = element_pointer(context, builder, x, x_value, types.intp, at)
+        samples = range(shape.value.samples)
+        rows = [builder.gep(pointer, [vector_step(context, builder, vector, stride, s)]) for s in samples]
+        return _across(context, builder, vector, rows)
+
+    return TileType(x.dtype, vector.count, 1)(shape, x, types.intp, types.intp), generate
+
+
+@lowered_by(_tile_of_lanes)
+def tile_of_lanes(shape, x, first, step):
+    """A tile whose row l holds lane l of x[first], x[first + step], ... in its first shape.samples lanes, 0 in the
+    others; x (vectors, L)."""
+    value = np.zeros((x.shape[1], 1, x.shape[1]), x.dtype)
+    value[:, 0, : shape.samples] = x[first + step * np.arange(shape.samples)].T
+    return value
 
 
 def _tile_of_rows(typing_context, w, first, step, last):
@@ -218,3 +242,25 @@ def lanes_across(shape, x, first, lane, step):
     value = np.zeros(x.shape[1], x.dtype)
     value[: shape.samples] = x[first + step * np.arange(shape.samples), lane]
     return value
+
+
+def _tile_store_samples(typing_context, shape, tile, out, first):
+    def generate(context, builder, signature, arguments):
+        _, value, out_value, at = arguments
+        for sample in range(shape.value.samples):
+            index = context.make_tuple(
+                builder, types.UniTuple(types.intp, 2), [context.get_constant(types.intp, sample), at]
+            )
+            place = element_pointer(context, builder, out, out_value, types.UniTuple(types.intp, 2), index)
+            store_vector(context, builder, tile.vector, builder.extract_value(value, sample), place)
+        return context.get_dummy_value()
+
+    return types.void(shape, tile, out, types.intp), generate
+
+
+@lowered_by(_tile_store_samples)
+def tile_store_samples(shape, tile, out, first):
+    """out[s, first : first + L] = tile[s] for the first shape.samples rows of the tile; out (samples, scalars). The
+    compiler leaves out what the others alone would take."""
+    for sample in range(shape.samples):
+        out[sample, first : first + tile.shape[2]] = tile[sample, 0]

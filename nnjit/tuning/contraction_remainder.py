@@ -64,8 +64,8 @@ def choose_remainder_tile(
         return tap_cycles(r, c, 0.0, c, run) * taps * used_share(used, r) + r * c * ENTRY_OVERHEAD
 
     tile = cheapest_tile(len(used), -(-rows // lanes), None, tile_fits, cost)
-    tile = replace(tile, row_step=column_step * lanes, column_step=1)
-    return replace(tile, run=run, run_step=tile.columns, tap_step=lanes, lanes=lanes)
+    tile = replace(tile, row_step=column_step, column_step=1)
+    return replace(tile, run=run, run_step=tile.columns, tap_step=1, lanes=lanes)
 
 
 def choose_products_remainder(samples: int, lanes: int, rows: int, maps: int, form: Form) -> int:
