@@ -137,8 +137,14 @@ class Buffer:
 
     def read(self, samples: int) -> NDArray[Any]:
         """The first `samples` samples as an array (samples, *shape), a copy."""
-        values: NDArray[Any] = self.view.vectors.reshape(-1)[self.places(samples)]
-        return values.reshape(samples, *self.shape)
+        view, extent = self.view, self.extent
+        width, size = view.vectors.shape[1], view.vectors.itemsize
+        blocks = -(-samples // width)
+        # Strides instead of `places`, which takes longer than a small network (20 instead of 2 us).
+        steps = [size * step for step in (width * view.block, 1, *(width * step for step in view[3:]))]
+        shape = (blocks, width, *extent[1:])
+        entries: NDArray[Any] = np.ndarray(shape, view.vectors.dtype, view.vectors, width * size * view.start, steps)
+        return entries[..., :samples, :, :, :].reshape(-1, *self.shape)[:samples].copy()
 
     def write(self, values: NDArray[Any]) -> None:
         """Set the first len(values) samples from an array (samples, *shape) and the others to zero."""

@@ -17,7 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.buffers import Border
-from nnjit.image_passes import Ends, Filters, MapTaps, Phases, Taps, by_bands, by_overlap, by_winograd, direct_sums
+from nnjit.image_passes import (
+    Ends,
+    Filters,
+    MapTaps,
+    Phases,
+    Sums,
+    Taps,
+    by_overlap,
+    by_winograd,
+    choose_apart,
+    direct_sums,
+    remainder_sums,
+)
 from nnjit.kernels.contraction import Extent, View, grid
 from nnjit.kernels.winograd_overlap import Cutout
 from nnjit.kernels.winograd_transforms import Form
@@ -31,6 +43,7 @@ from nnjit.tuning.algorithms import (
     choose_input_form,
     choose_taps_first,
     choose_weights_form,
+    form_cost,
 )
 from nnjit.tuning.contraction import choose_blocks
 from nnjit.weight_gradients import WeightGradients
@@ -163,13 +176,20 @@ class Convolution:
                 self._bind_input(site, zeros, work)
         filters = Filters(weight, channels * area, area, rotated=False)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
-        samples = site.batch_size
-        if form := self._forward_form:
-            site.forward += by_winograd(site, form, filters, channels, window, ends, samples, work)
-        elif self._by_maps and site.winners is None:
-            site.forward += by_bands(site, filters, self._forward_map_taps(x, extent), window, ends, samples, work)
-        else:
-            site.forward += direct_sums(site, filters, self._forward_taps(x, extent), window, ends, samples, work)
+        map_taps = self._forward_map_taps(x, extent) if self._by_maps and site.winners is None else None
+        sums = Sums(self._forward_taps(x, extent), ends, map_taps)
+        form, sizes = self._forward_form, (vertical.size, horizontal.size)
+        block = form_cost(form, self.filters, channels, sizes) if form else None
+        apart = choose_apart(site, [sums], window, block)
+        whole = extent.blocks - (apart > 0)
+        if whole:
+            ends = ends.of_blocks(0, whole)
+            if form:
+                site.forward += by_winograd(site, form, filters, channels, window, ends, work * whole // extent.blocks)
+            else:
+                site.forward += direct_sums(site, filters, sums._replace(ends=ends), window)
+        if apart:
+            site.forward += remainder_sums(site, filters, [sums], window, apart)
 
     def _computed(self, site: Site) -> Extent:
         """The sizes of what the sums are computed for: the output, or if it is pooled, what falls into a window."""
@@ -183,6 +203,7 @@ class Convolution:
         channels, (height, width) = self.shape[0], self.kernel
         lines = _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1])
         if self._by_maps:
+            # The order of `_forward_map_taps`, in which the sums for a pooling of its own are computed.
             c, u, v = grid(range(channels), range(height), range(width))
             group, lines = len(c), np.tile([0, 1], (extent.lines, 1))
         else:
@@ -214,41 +235,50 @@ class Convolution:
         """The gradient of the input."""
         assert site.dout is not None and site.dx is not None
         channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
-        dout, dx, y, dx_extent = site.dout.view, site.dx.view, site.x.view, site.dx.extent
+        dout, dx = site.dout.view, site.dx.view
         filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
+        alike, unreached = self._alike_phases()
+        sums = [self._input_sums(site, zeros, pairs) for pairs in alike]
         form, overlaps = self._input_form
-        ends = Ends(zeros, dx, dx_extent, site.dx_epilogue, y)
+        block = form_cost(form, channels, self.filters, (self.shape[1], self.shape[2])) if form else None
+        # Over the tiles of the output the gradient has no zeros round it, which sums would read.
+        apart = choose_apart(site, sums, dout, block) if sums and not overlaps else 0
+        blocks = site.dx.extent.blocks
+        whole = blocks - (apart > 0)
+        ends = Ends(zeros, dx, site.dx.extent, site.dx_epilogue, site.x.view).of_blocks(0, whole)
+        share = work * whole // blocks
         if form and overlaps:
             filters = filters._replace(rotated=False)
             cutout = Cutout(self.axes[0].before, self.axes[1].before, *self.shape[1:])
-            images = (site.dout.extent, dout, cutout, ends)
-            site.backward_input += by_overlap(site, form, filters, self.filters, *images, site.batch_size, work)
-            return
-        if form:
+            site.backward_input += by_overlap(site, form, filters, site.dout.extent, dout, cutout, ends, share)
+        elif form and whole:
             above, left = (size - 1 - on.before for size, on in zip(self.kernel, self.axes, strict=True))
             window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
-            site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, site.batch_size, work)
-            return
-        alike, unreached = self._alike_phases()
-        together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else dx_extent.blocks
-        for first in range(0, dx_extent.blocks, together):
-            blocks = min(together, dx_extent.blocks - first)
-            samples = min(site.batch_size - first * site.lanes, blocks * site.lanes)
+            site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, share)
+        else:
+            together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else max(whole, 1)
+            for first in range(0, whole, together):
+                some = min(together, whole - first)
+                if unreached:
+                    site.backward_input.append(zeros_call(site.dx, first, some))
+                d = dout._replace(start=dout.start + first * dout.block)
+                for part in sums:
+                    site.backward_input += direct_sums(site, filters, part.of_blocks(first, some), d)
+        if apart:
             if unreached:
-                site.backward_input.append(zeros_call(site.dx, first, blocks))
-            for pairs in alike:
-                upper, lower = pairs[0]
-                reached = Extent(blocks, channels, upper.positions, lower.positions)
-                d, to, made = (view._replace(start=view.start + first * view.block) for view in (dout, dx, y))
-                to, made = (_at_phases(view, upper, lower, self.stride) for view in (to, made))
-                ends = Ends(zeros, to, reached, site.dx_epilogue, made, phases=self._phases_from(pairs, dx, y))
-                positions = len(pairs) * blocks * reached.lines * reached.columns
-                share = positions * len(upper.taps) * len(lower.taps) * self.filters * channels * site.lanes
-                if map_taps := self._input_map_taps(dout, upper, lower):
-                    site.backward_input += by_bands(site, filters, map_taps, d, ends, samples, share)
-                else:
-                    taps = self._input_taps(dout, upper, lower)
-                    site.backward_input += direct_sums(site, filters, taps, d, ends, samples, share)
+                site.backward_input.append(zeros_call(site.dx, whole, 1))
+            site.backward_input += remainder_sums(site, filters, sums, dout, apart)
+
+    def _input_sums(self, site: Site, zeros: NDArray[Any], pairs: list[tuple[Phase, Phase]]) -> Sums:
+        """What the gradient of these phases, which read the same, sums over."""
+        assert site.dout is not None and site.dx is not None
+        dout, dx, y, extent = site.dout.view, site.dx.view, site.x.view, site.dx.extent
+        upper, lower = pairs[0]
+        reached = extent._replace(lines=upper.positions, columns=lower.positions)
+        to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
+        phases = self._phases_from(pairs, dx, y)
+        ends = Ends(zeros, to, reached, site.dx_epilogue, made, phases=phases)
+        return Sums(self._input_taps(dout, upper, lower), ends, self._input_map_taps(dout, upper, lower))
 
     def _alike_phases(self) -> tuple[list[list[tuple[Phase, Phase]]], bool]:
         """The phases of both axes that any tap reaches, those together that read the same positions of the output's

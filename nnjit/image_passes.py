@@ -5,7 +5,8 @@ What an output sums over is data (`Taps`), so that one pass is like another; `co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,25 +17,19 @@ from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors
 from nnjit.kernels.contraction_bands import band_vectors, contract_bands
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
-from nnjit.kernels.contraction_remainder import APART_VECTORS, contract_remainder, remainder_vectors, samples_apart
+from nnjit.kernels.contraction_remainder import apart_tasks, contract_remainder, remainder_vectors, samples_apart
 from nnjit.kernels.packing import pack_rows, spans_of
 from nnjit.kernels.program import Call
-from nnjit.kernels.threads import get_threads
 from nnjit.kernels.tiles import TileShape
-from nnjit.kernels.winograd import Tiling, kernels_vectors, scratch_vectors, winograd, winograd_kernels
+from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.site import Site
+from nnjit.tuning.algorithms import choose_remainder
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles, last_packed_tile
-from nnjit.tuning.contraction_remainder import (
-    choose_products_remainder,
-    choose_products_tile,
-    choose_remainder,
-    choose_remainder_tile,
-    remainder_cost,
-)
+from nnjit.tuning.contraction_remainder import choose_remainder_tile, last_remainder_tile
 from nnjit.tuning.lines import last_tile, used_by_tiles
 from nnjit.tuning.winograd import choose_row_shares, choose_tiling, choose_winograd_tile
 
@@ -92,14 +87,6 @@ class MapTaps(NamedTuple):
         (first, _), (_, last) = self.columns[0], self.columns[-1]
         return int(first), int(self.w.shape[2] - last if last else 0)
 
-    def one_by_one(self, x: View, columns: int) -> Taps:
-        """The taps of an output with lines of `columns` positions, in the same order."""
-        maps, height, width = self.w.shape
-        u, v = np.arange(height, dtype=np.int64)[:, None], np.arange(width, dtype=np.int64)
-        taps = self.x[:, None, None] + u * x.line + v * x.column
-        all_lines, all_taps = np.tile([0, 1], (len(self.lines), 1)), np.tile([0, taps.size], (columns, 1))
-        return Taps(self.w.reshape(-1), taps.reshape(-1), taps.size, all_lines, all_taps, width, 1)
-
 
 class Phases(NamedTuple):
     """Results that sum over the same entries of the image, each with weights of its own.
@@ -142,17 +129,30 @@ class Ends(NamedTuple):
         return self._replace(out=out, y=y, extent=self.extent._replace(blocks=blocks), winners=winners)
 
 
-def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, samples: int, work: int) -> list[Call]:
-    """A pass of `samples` samples through the image as it stands: the weights are put in the order in which a tile
-    reads them, then contracted."""
-    calls, ends, work = _remainder_apart(site, filters, passed, x, ends, samples, work)
+class Sums(NamedTuple):
+    """A pass through the image as it stands, or those phases of it that sum over the same."""
+
+    taps: Taps
+    ends: Ends
+    map_taps: MapTaps | None = None
+    """The same taps in another order, if whole blocks go map by map."""
+
+    def of_blocks(self, first: int, blocks: int) -> Sums:
+        """The sums of some blocks alone, from `first` on."""
+        return self._replace(ends=self.ends.of_blocks(first, blocks))
+
+
+def direct_sums(site: Site, filters: Filters, sums: Sums, x: View) -> list[Call]:
+    """The calls for those sums: the weights are put in the order in which a tile reads them, then contracted."""
+    passed, ends, _ = sums
+    work = math.prod(ends.extent) * len(ends.phases.weights) * len(passed.x) * site.lanes
+    if sums.map_taps is not None:
+        return _by_bands(site, filters, sums.map_taps, x, ends, work)
     taps, extent = len(passed.x), ends.extent
-    if not extent.blocks:
-        return calls
     if passed.once and ends.winners is None:
         lines = _as_one_line(extent, x, ends)
         if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps, len(ends.phases.weights)):
-            return calls + _packed_contraction(site, filters, passed, packed_tile, *lines, work)
+            return _packed_contraction(site, filters, passed, packed_tile, *lines, work)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     tile = choose_tile(
         extent.rows,
@@ -172,22 +172,15 @@ def direct_sums(site: Site, filters: Filters, passed: Taps, x: View, ends: Ends,
         used = tuple(span for span in used for _ in range(2))
     packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
     last = last_tile(tile, extent.columns * tile.units)
-    columns = np.array(used_by_tiles(used, tile.columns, overlap=False), np.int64)
+    columns = np.array(used_by_tiles(used, tile.columns), np.int64)
     weights = Weights(packed.reshape(-1), passed.group, passed.lines, columns)
     arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
     tasks = len(packed) * extent.lines * extent.blocks
     if ends.winners is None:
-        return [
-            *calls,
-            packing,
-            Call(contract, tasks, (tile, last, extent, ends.phases.places, *arguments, ends.y), work),
-        ]
+        return [packing, Call(contract, tasks, (tile, last, extent, ends.phases.places, *arguments, ends.y), work)]
     scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
-    return [
-        *calls,
-        packing,
-        Call(contract_pooled, tasks // 2, (tile, last, extent, *arguments, ends.winners, scratch), work),
-    ]
+    operands = (tile, last, extent, *arguments, ends.winners, scratch)
+    return [packing, Call(contract_pooled, tasks // 2, operands, work)]
 
 
 def _line_vectors(taps: NDArray[np.int64], step: int, columns: int) -> int:
@@ -214,30 +207,38 @@ def _packed_contraction(
     return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
 
 
-def _remainder_apart(
-    site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, samples: int, work: int
-) -> tuple[list[Call], Ends, int]:
-    """The calls for those of `samples` samples that do not fill the last block, where they cost less by themselves; and
-    the ends of the other blocks, and their work."""
-    extent, taps = ends.extent, len(passed.x)
-    kernel_lines = taps // passed.group if taps else 1
-    read = _line_vectors(passed.x, x.column, extent.columns) * extent.lines // kernel_lines
-    met = (passed.lines[:, 1] - passed.lines[:, 0]).sum() * (passed.columns[:, 1] - passed.columns[:, 0]).sum()
-    sizes = extent.rows, taps, int(met), (read, extent.lines * extent.columns)
-    remainder = choose_remainder(samples, site.lanes, *sizes)
-    if not remainder:
-        return [], ends, work
-    whole = extent.blocks - 1
-    last, apart = x._replace(start=x.start + whole * x.block), ends.of_blocks(whole, 1)
-    cost = int(remainder_cost(remainder, site.lanes, *sizes)) * len(ends.phases.weights) * site.lanes
-    calls = _remainder_contraction(site, filters, passed, last, apart, remainder, cost)
-    return calls, ends.of_blocks(0, whole), work * whole // extent.blocks
+def choose_apart(site: Site, sums: Sequence[Sums], x: View, form: float | None) -> int:
+    """How many of the last samples `remainder_sums` should compute: all that do not fill a block, or none; `form` is
+    what a block costs by Winograd's algorithm, None if it is computed by these sums."""
+    products = outputs = taps = 0
+    for passed, ends, _ in sums:
+        lines, columns = (int((used[:, 1] - used[:, 0]).sum()) for used in (passed.lines, passed.columns))
+        phases = len(ends.phases.weights)
+        products += phases * lines * columns
+        outputs += phases * ends.extent.lines * ends.extent.columns
+        taps += phases * len(passed.x)
+    sizes = sums[0].ends.extent.rows, taps, products, (x.block, outputs)
+    return choose_remainder(site.batch_size, site.lanes, *sizes, form)
 
 
-def _remainder_contraction(
-    site: Site, filters: Filters, passed: Taps, x: View, ends: Ends, samples: int, work: int
-) -> list[Call]:
-    """The same for a single block, of which only `samples` lanes hold a sample."""
+def remainder_sums(site: Site, filters: Filters, sums: Sequence[Sums], x: View, samples: int) -> list[Call]:
+    """The sums for the last block, of which only `samples` lanes hold a sample: those are taken out of the lanes
+    first."""
+    last = sums[0].ends.extent.blocks - 1
+    block = (x.start + last * x.block) // x.block * x.block
+    vectors = x.vectors[block : block + x.block]
+    apart = site.workspace.beside(samples, x.block)
+    image = View(apart, x.start + last * x.block - block, 0, 0, x.line, x.column)
+    taking = (TileShape(1, 1, samples=samples), vectors, apart)
+    calls = [Call(samples_apart, apart_tasks(x.block), taking, 5 * vectors.size)]
+    for part in sums:
+        calls += _remainder_contraction(site, filters, part.of_blocks(last, 1), image, samples)
+    return calls
+
+
+def _remainder_contraction(site: Site, filters: Filters, sums: Sums, x: View, samples: int) -> list[Call]:
+    """Likewise, once the samples are apart."""
+    passed, ends, _ = sums
     extent, taps = ends.extent, len(passed.x)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     run = passed.run if passed.run_step else 1
@@ -248,14 +249,12 @@ def _remainder_contraction(
     weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, columns)
     lines = 1 if ends.winners is None else 2
     scratch = site.workspace.by_thread(remainder_vectors(tile, extent, lines))
-    block = x.start // x.block * x.block
-    vectors = x.vectors[block : block + x.block]
-    apart = site.workspace.beside(samples, x.block)
-    taking = Call(samples_apart, -(-x.block // APART_VECTORS), (tile, vectors, apart), 5 * vectors.size)
-    images = (View(apart, x.start - block, 0, 0, x.line, x.column), passed.x)
-    ends_of = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
-    operands = (tile, extent, ends.phases.places, weights, *images, *ends_of, scratch)
-    return [packing, taking, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
+    results = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
+    last = last_remainder_tile(tile, extent.columns)
+    operands = (tile, last, extent, ends.phases.places, weights, x, passed.x, *results, scratch)
+    lines_met, columns_met = (int((met[:, 1] - met[:, 0]).sum()) for met in (passed.lines, passed.columns))
+    work = samples * packed.shape[0] * packed.shape[2] * lines_met * columns_met
+    return [packing, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
 
 
 def _winners(site: Site, ends: Ends) -> NDArray[Any]:
@@ -263,12 +262,8 @@ def _winners(site: Site, ends: Ends) -> NDArray[Any]:
     return np.zeros((0, site.lanes), np.uint8) if ends.winners is None else ends.winners
 
 
-def by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends, samples: int, work: int) -> list[Call]:
-    """A pass of `samples` samples through the image, a piece of its maps at a time, to an output of few."""
-    one_by_one = passed.one_by_one(x, ends.extent.columns)
-    calls, ends, work = _remainder_apart(site, filters, one_by_one, x, ends, samples, work)
-    if not ends.extent.blocks:
-        return calls
+def _by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends, work: int) -> list[Call]:
+    """Sums over a piece of the maps at a time, to an output of few."""
     extent, phases = ends.extent, ends.phases
     maps, height, width = passed.w.shape
     tile = choose_band(extent.rows, (height, width), extent.lines, extent.columns, passed.zeros)
@@ -281,7 +276,7 @@ def by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends,
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
     operands = (tile, edges, share, extent, phases.places, lines, packed.reshape(-1), *images, scratch)
     tasks = extent.blocks * len(phases.weights) * -(-bands // share.bands)
-    return [*calls, packing, Call(contract_bands, tasks, operands, work)]
+    return [packing, Call(contract_bands, tasks, operands, work)]
 
 
 def _lines_of_band(used: NDArray[np.int64], size: int, band: int) -> tuple[int, int]:
@@ -311,71 +306,31 @@ def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, End
     return whole, x, ends._replace(extent=whole)
 
 
-def by_winograd(
-    site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, samples: int, work: int
-) -> list[Call]:
-    """A pass of `samples` samples through the image by Winograd's algorithm: the kernels are transformed, then used."""
-    rows = ends.extent.rows
-    packing, u = _transformed_kernels(site, form, filters, rows, maps)
-    calls = [packing]
-    for image, part, present, share in _products_apart(site, form, maps, x, ends, samples, work):
-        tiling = choose_tiling(form, part.extent, maps)
-        tile = _products_tile(tiling, present, site.lanes)
-        scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.output_rows, tile.kept_sums))
-        result = (part.bias, part.out, part.epilogue, part.y, _winners(site, part))
-        operands = (form, tile, tiling, u, image, *result, scratch)
-        calls.append(Call(winograd, tiling.blocks * tiling.groups, operands, share))
-    return calls
+def by_winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
+    """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
+    packing, u = _transformed_kernels(site, form, filters, ends.extent.rows, maps)
+    tiling = choose_tiling(form, ends.extent, maps)
+    tile = choose_winograd_tile(tiling, site.lanes)
+    scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
+    result = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
+    operands = (form, tile, tiling, u, x, *result, scratch)
+    return [packing, Call(winograd, tiling.blocks * tiling.groups, operands, form.work_left(work))]
 
 
 def by_overlap(
-    site: Site,
-    form: Form,
-    filters: Filters,
-    maps: int,
-    summed: Extent,
-    d: View,
-    cutout: Cutout,
-    ends: Ends,
-    samples: int,
-    work: int,
+    site: Site, form: Form, filters: Filters, summed: Extent, d: View, cutout: Cutout, ends: Ends, work: int
 ) -> list[Call]:
-    """A pass of `samples` samples from the tiles of `summed`, of d, to the image that is a part of what they cover, by
-    the adjoint of Winograd's algorithm."""
-    rows = ends.extent.rows
+    """A pass from the tiles of `summed`, all maps of d, to the image that is a part of what they cover, by the adjoint
+    of Winograd's algorithm."""
+    rows, maps = ends.extent.rows, summed.rows
     packing, u = _transformed_kernels(site, form, filters, rows, maps)
-    calls = [packing]
-    for image, part, present, share in _products_apart(site, form, maps, d, ends, samples, work):
-        tiling = choose_tiling(form, summed._replace(blocks=part.extent.blocks, rows=rows), maps)
-        tiling = tiling._replace(group=tiling.tiles)
-        tile = _products_tile(tiling, present, site.lanes, get_threads())
-        shares = choose_row_shares(tiling.blocks, -(-rows // tile.output_rows))
-        scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
-        operands = (form, tile, tiling, shares, cutout, u, image, part.out, part.epilogue, part.y, scratch)
-        calls.append(Call(winograd_overlap, tiling.blocks * shares, operands, share))
-    return calls
-
-
-def _products_apart(
-    site: Site, form: Form, maps: int, x: View, ends: Ends, samples: int, work: int
-) -> Iterator[tuple[View, Ends, int, int]]:
-    """The whole blocks of `samples` samples, and the last one by itself where products of its samples alone cost less:
-    their image, their ends, how many samples such a remainder has, or 0, and their work."""
-    extent = ends.extent
-    remainder = choose_products_remainder(samples, site.lanes, extent.rows, maps, form)
-    whole = extent.blocks - (remainder > 0)
-    for first, blocks, present in ((0, whole, 0), (whole, extent.blocks - whole, remainder)):
-        if blocks:
-            image, part = x._replace(start=x.start + first * x.block), ends.of_blocks(first, blocks)
-            yield image, part, present, form.work_left(work) * blocks // extent.blocks
-
-
-def _products_tile(tiling: Tiling, remainder: int, lanes: int, shares: int = 1) -> TileShape:
-    """The tile for the products of Winograd's algorithm, for whole blocks or for a remainder, whose rows should have
-    `shares` tiles."""
-    if not remainder:
-        return choose_winograd_tile(tiling, lanes)
-    return replace(choose_products_tile(tiling, lanes, shares), samples=remainder)
+    tiling = choose_tiling(form, summed._replace(blocks=ends.extent.blocks, rows=rows), maps)
+    tiling = tiling._replace(group=tiling.tiles)
+    tile = choose_winograd_tile(tiling, site.lanes)
+    shares = choose_row_shares(tiling.blocks, -(-rows // tile.rows))
+    scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
+    operands = (form, tile, tiling, shares, cutout, u, d, ends.out, ends.epilogue, ends.y, scratch)
+    return [packing, Call(winograd_overlap, tiling.blocks * shares, operands, form.work_left(work))]
 
 
 def _transformed_kernels(site: Site, form: Form, filters: Filters, rows: int, maps: int) -> tuple[Call, NDArray[Any]]:

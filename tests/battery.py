@@ -173,7 +173,6 @@ def remainders(taken: bool) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_passes, "choose_remainder", choose)
-        patch.setattr(image_passes, "choose_products_remainder", choose)
         patch.setattr(weight_gradients, "choose_weights_remainder", choose)
         yield
 

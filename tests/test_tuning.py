@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from battery import Stack, compiled_only
+from battery import Stack, compiled_only, remainders
 from hypothesis import given
 from hypothesis import strategies as st
 from llvmlite import ir
@@ -208,7 +208,7 @@ def test_the_last_tile_of_a_line_has_the_columns_that_are_left(columns: int, siz
         # It has no next columns, and its share of the next line.
         assert last == replace(tile, columns=left, fetches=False, line_fetches=ceil(fetches * left / tile.columns))
     used = tuple((k, k + 3) for k in range(columns))
-    tiles = used_by_tiles(used, tile.columns, overlap=False)
+    tiles = used_by_tiles(used, tile.columns)
     assert len(tiles) == -(-columns // tile.columns) and tiles[-1] == (tiles[-1][0], columns + 2)
     assert all(start == number * tile.columns for number, (start, _) in enumerate(tiles))
 
@@ -428,7 +428,8 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
 def test_a_tile_fetches_what_it_is_stored_to_unless_that_is_scratch_memory() -> None:
     def fetches(*pooling: Layer) -> list[bool]:
         layers = [Conv2d(filters=64, kernel=(2, 2), stride=(2, 2)), *pooling]
-        bound = Stack(layers, (64, 16, 16), np.dtype(np.float32)).bound
+        with remainders(taken=False):
+            bound = Stack(layers, (64, 16, 16), np.dtype(np.float32)).bound
         calls = [call for call in (*bound.forward, *bound.backward) if "contract" in call.kernel.py_func.__name__]
         assert {call.kernel for call in calls} <= {contract, contract_pooled, contract_packed, contract_transposed}
         return [next(of for of in call.arguments if isinstance(of, TileShape)).result_fetches for call in calls]
@@ -452,7 +453,7 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
     ]
     found = []
     for registers in (8, 32):
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, remainders(taken=False):
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
             patch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
             patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)

@@ -12,6 +12,8 @@ A step of LeNet-5 with 17 samples took 44 us a sample on one core, with this and
 
 from __future__ import annotations
 
+from numba.extending import register_jitable
+
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent
@@ -28,15 +30,20 @@ def remainder_vectors(tile: TileShape, extent: Extent, lines: int) -> int:
 
 
 APART_VECTORS = 512
-"""Vectors of a block that a task of `samples_apart` takes."""
+"""Vectors of a block that a task of `samples_apart` takes; the last one takes what is left as well."""
+
+
+def apart_tasks(vectors: int) -> int:
+    """The tasks of `samples_apart` for so many vectors."""
+    return max(1, vectors // APART_VECTORS)
 
 
 @kernel
 def samples_apart(task, tile, x, out):
     """out[s, v] = x[v, s] for the first tile.samples lanes
 
-    x (vectors, L)  out (samples, vectors)
-    A task owns APART_VECTORS vectors; the last of them may be copied with those before them.
+    x (vectors, L)  out (samples, vectors), fully overwritten
+    A task owns APART_VECTORS vectors or more.
     """
     lanes = x.shape[1]
     if len(x) < lanes:
@@ -45,16 +52,32 @@ def samples_apart(task, tile, x, out):
                 out[sample, v] = x[v, sample]
         return
     first = task * APART_VECTORS
-    for at in range(first, min(first + APART_VECTORS, len(x)), lanes):
-        start = min(at, len(x) - lanes)
+    stop = first + APART_VECTORS if first + 2 * APART_VECTORS <= len(x) else len(x)
+    for at in range(first, stop, lanes):
+        start = min(at, stop - lanes)
         tile_store_samples(tile, tile_across(x, start, 1), out, start)
 
 
+@register_jitable(forceinline=True)
+def _sum_positions(tile, number, line, w, w_first, scalars, x_at, x_taps, near, biases, to):
+    """near[to + p * tile.columns + c] = the sums of vector c of the rows for the positions p of tile `number` of a
+    line, the first of which reads from scalars[x_at] on."""
+    total = tile_load(tile, near, biases)
+    for v in range(w.lines[line, 0], w.lines[line, 1]):
+        for k in range(v * w.group + w.columns[number, 0], v * w.group + w.columns[number, 1], tile.run):
+            w_at = w_first + k * tile.columns
+            total = tile_fma(tile, total, scalars, x_at + entry(x_taps, k), w.packed, w_at, 1, 0, 0)
+    tile_store(total, near, to, tile.columns, 1, 0)
+
+
 @kernel
-def contract_remainder(task, thread, tile, extent, phases, w, x, x_taps, bias, out, epilogue, y, winners, scratch):
+def contract_remainder(
+    task, thread, tile, last, extent, phases, w, x, x_taps, bias, out, epilogue, y, winners, scratch
+):
     """out[p, r, i, j] = epilogue(bias[r] + sum over k of w[p, r, k] * x[i, j, x_taps[k]], y[p, r, i, j]) in the first
     tile.samples lanes, epilogue(0, y) in the others
 
+    last: the tile for the last positions of a line, where its tiles leave some, which has only those
     phases (P, 2): how far the results of each lie from those that out tells, and from y
     w Weights (P, R, K), packed for tiles of tile.output_rows rows, as vectors  bias (R,)
     x View (-, I, J) in a block, whose vectors are (samples, vectors of a block), as `samples_apart` leaves them
@@ -87,22 +110,19 @@ def contract_remainder(task, thread, tile, extent, phases, w, x, x_taps, bias, o
             store(near, biases + position * tile.columns + c, load(near, biases + c))
     out_first = phases[phase, 0] + out.start + row * out.row + first_line // lines * out.line
     y_first = phases[phase, 1] + y.start + row * y.row + first_line * y.line
+    full = extent.columns // tile.rows
+    w_first = row_tile * len(x_taps) * tile.columns
     for sample in range(tile.samples):
         for u in range(lines):
             line = first_line + u
-            sums = (sample * lines + u) * extent.columns
-            for start in range(0, extent.columns, tile.rows):
-                column = min(start, extent.columns - tile.rows)
-                x_column = sample * apart + x.start + line * x.line + column * x.column
-                first_tap = w.columns[start // tile.rows, 0]
-                last_tap = w.columns[start // tile.rows, 1]
-                total = tile_load(tile, near, biases)
-                for v in range(w.lines[line, 0], w.lines[line, 1]):
-                    for k in range(v * w.group + first_tap, v * w.group + last_tap, tile.run):
-                        x_at = x_column + entry(x_taps, k)
-                        w_at = (row_tile * len(x_taps) + k) * tile.columns
-                        total = tile_fma(tile, total, scalars, x_at, w.packed, w_at, 1, 0, 0)
-                tile_store(total, near, (sums + column) * tile.columns, tile.columns, 1, 0)
+            x_at = sample * apart + x.start + line * x.line
+            to = (sample * lines + u) * extent.columns * tile.columns
+            for number in range(full):
+                _sum_positions(tile, number, line, w, w_first, scalars, x_at, x_taps, near, biases, to)
+                x_at += tile.rows * x.column
+                to += tile.rows * tile.columns
+            if last is not None:
+                _sum_positions(last, full, line, w, w_first, scalars, x_at, x_taps, near, biases, to)
     columns = extent.columns
     if pools:
         columns = columns // 2

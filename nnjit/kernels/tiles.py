@@ -90,11 +90,6 @@ class TileShape:
         """How many rows of the output it has."""
         return self.columns * self.lanes if self.lanes else self.rows
 
-    @property
-    def kept_sums(self) -> int:
-        """How many vectors it keeps until all samples have theirs: none, if those stand in the lanes."""
-        return self.samples * self.rows * self.columns if self.lanes else 0
-
 
 class TileType(types.Type):
     """Numba's type of a tile of vectors."""

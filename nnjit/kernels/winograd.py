@@ -17,14 +17,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba.extending import overload, register_jitable
+from numba.extending import register_jitable
 
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.maxima import best_of_four
 from nnjit.kernels.simd import full, load, load_apart, prefetch, prefetch_to_write, store, store_integers, store_run
 from nnjit.kernels.tiles import tile_fma, tile_store, tile_zeros
-from nnjit.kernels.transposition import lanes_across
 from nnjit.kernels.winograd_transforms import Form, transform_input, transform_kernel, transform_output
 
 
@@ -93,13 +92,12 @@ def kernels_plane(rows, maps, lanes):
 
 
 @register_jitable
-def scratch_layout(form, tiling, rows, sums=0):
+def scratch_layout(form, tiling, rows):
     """How far entries of a transformed input lie apart in a thread's scratch memory, where the products of `rows` rows
-    start behind it, how far their entries lie apart, and where there is room for a tile behind those, and behind `sums`
-    vectors that `multiply_entries` keeps."""
+    start behind it, how far their entries lie apart, and where there is room for a tile behind those."""
     plane, product_plane = tiling.maps * tiling.group | 1, rows * tiling.group | 1
     products = form.entries * plane
-    return plane, products, product_plane, products + form.entries * product_plane + sums
+    return plane, products, product_plane, products + form.entries * product_plane
 
 
 def kernels_vectors(form: Form, rows: int, maps: int, lanes: int) -> int:
@@ -107,9 +105,9 @@ def kernels_vectors(form: Form, rows: int, maps: int, lanes: int) -> int:
     return int(form.entries * kernels_plane(rows, maps, lanes))
 
 
-def scratch_vectors(form: Form, tiling: Tiling, rows: int, sums: int = 0) -> int:
+def scratch_vectors(form: Form, tiling: Tiling, rows: int) -> int:
     """Vectors of scratch memory that a thread needs."""
-    return int(scratch_layout(form, tiling, rows, sums)[-1] + form.entries)
+    return int(scratch_layout(form, tiling, rows)[-1] + form.entries)
 
 
 @kernel
@@ -141,19 +139,11 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, rotated,
         store_run(u, at + size * a * plane, plane, transform_kernel(form, memory, size * a, 1))
 
 
+@register_jitable(forceinline=True)
 def multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane):
     """memory[products + p * product_plane + r * tiling.group + t] = sum over k of entry p of kernel (row + r, k) *
-    memory[p * plane + k * tiling.group + t], for `tiles` tiles and the rows of the output that `tile` has, which divide
-    L or all rows in whole vectors; u as `winograd_kernels` writes it.
-
-    A tile with rows in its lanes does so for its samples, and puts 0 into the lanes of the others.
-    """
-    multiply = _multiply_present if tile.lanes else _multiply_all
-    multiply(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane)
-
-
-def _multiply_all(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane):
-    """`multiply_entries` with samples in the lanes."""
+    memory[p * plane + k * tiling.group + t], for `tiles` tiles and the tile.rows rows from `row` on, which divide L; u
+    as `winograd_kernels` writes it."""
     lanes = memory.shape[1]
     u_plane = kernels_plane(tiling.rows, tiling.maps, lanes)
     step = tiling.group * tile.units
@@ -167,36 +157,6 @@ def _multiply_all(form, tile, tiling, u, row, tiles, memory, plane, products, pr
             for k in range(0, tiling.maps, tile.run):
                 total = tile_fma(tile, total, u, u_at + k * lanes, memory, v_at + k * step, 1, step, 0)
             tile_store(total, memory, (products + p * product_plane) * tile.units + t, step, 1, 0)
-
-
-def _multiply_present(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane):
-    """`multiply_entries` with rows in the lanes, of the samples that there are."""
-    lanes = memory.shape[1]
-    u_plane = kernels_plane(tiling.rows, tiling.maps, lanes)
-    kernels, scalars = u.reshape(-1, lanes), memory.reshape(-1)
-    sums = products + form.entries * product_plane
-    of_sample = tile.rows * tile.columns
-    for p in range(form.entries):
-        u_at = p * u_plane + row // lanes * tiling.maps
-        product = products + p * product_plane
-        for t_start in range(0, tiles, tile.rows):
-            t = min(t_start, tiling.group - tile.rows)
-            for sample in range(tile.samples):
-                total = tile_zeros(tile, memory)
-                for k in range(0, tiling.maps, tile.run):
-                    v_at = (p * plane + k * tiling.group + t) * lanes + sample
-                    total = tile_fma(tile, total, scalars, v_at, kernels, u_at + k, tiling.maps, 1, 0)
-                tile_store(total, memory, sums + sample * of_sample, tile.columns, 1, 0)
-            for r in range(tile.output_rows):
-                for j in range(tile.rows):
-                    at = sums + j * tile.columns + r // lanes
-                    value = lanes_across(tile, memory, at, r % lanes, of_sample)
-                    store(memory, product + r * tiling.group + t + j, value)
-
-
-@overload(multiply_entries, jit_options={"forceinline": True})
-def _multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane):
-    return _multiply_present if tile.value.lanes else _multiply_all
 
 
 @register_jitable
@@ -227,12 +187,12 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, win
     first_tile = task % groups * tiling.group
     tiles = min(tiling.group, tiling.tiles - first_tile)
     memory = scratch[thread]
-    plane, products, product_plane, corner = scratch_layout(form, tiling, tile.output_rows, tile.kept_sums)
+    plane, products, product_plane, corner = scratch_layout(form, tiling, tile.rows)
     x_first = x.start + block * x.block
     transform_inputs(form, tiling, 0, tiling.maps, x, x_first, first_tile, tiles, memory, plane, corner)
-    for row in range(0, tiling.rows, tile.output_rows):
+    for row in range(0, tiling.rows, tile.rows):
         multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane)
-        for r in range(min(tile.output_rows, tiling.rows - row)):
+        for r in range(min(tile.rows, tiling.rows - row)):
             offset = full(memory, bias[row + r])
             out_map = out.start + block * out.block + (row + r) * out.row
             y_map = y.start + block * y.block + (row + r) * y.row

@@ -41,7 +41,7 @@ def sums_size(form, tiling):
 def overlap_scratch_vectors(form: Form, tiling: Tiling, tile: TileShape) -> int:
     """Vectors of scratch memory that a thread needs: what `winograd` needs, and the plane of one row behind it."""
     height, width = sums_size(form, tiling)
-    return scratch_vectors(form, tiling, tile.output_rows, tile.kept_sums) + int(height * width)
+    return scratch_vectors(form, tiling, tile.rows) + int(height * width)
 
 
 @register_jitable
@@ -75,15 +75,15 @@ def winograd_overlap(task, thread, form, tile, tiling, shares, cutout, u, d, out
     share = task % shares
     memory = scratch[thread]
     size = form.points
-    plane, products, product_plane, corner = scratch_layout(form, tiling, tile.output_rows, tile.kept_sums)
+    plane, products, product_plane, corner = scratch_layout(form, tiling, tile.rows)
     sums = corner + form.entries
     height, width = sums_size(form, tiling)
     _transform_outputs(form, tiling, d, d.start + block * d.block, memory, plane, corner)
-    row_tiles = (tiling.rows + tile.output_rows - 1) // tile.output_rows
+    row_tiles = (tiling.rows + tile.rows - 1) // tile.rows
     for row_tile in range(row_tiles * share // shares, row_tiles * (share + 1) // shares):
-        row = row_tile * tile.output_rows
+        row = row_tile * tile.rows
         multiply_entries(form, tile, tiling, u, row, tiling.tiles, memory, plane, products, product_plane)
-        for r in range(min(tile.output_rows, tiling.rows - row)):
+        for r in range(min(tile.rows, tiling.rows - row)):
             for k in range(height * width):
                 store(memory, sums + k, full(memory, 0.0))
             for t in range(tiling.tiles):

@@ -28,7 +28,7 @@ def line_cost(
     @cache
     def tiles(c: int) -> Counter[tuple[int, float]]:
         widths = [min(c, columns - start) for start in range(0, columns, c)]
-        spans = used_by_tiles(used, c, overlap=False) if most else [(0, 1)] * len(widths)
+        spans = used_by_tiles(used, c) if most else [(0, 1)] * len(widths)
         return Counter(
             (width, (last - first) / (most or 1)) for width, (first, last) in zip(widths, spans, strict=True)
         )
@@ -36,20 +36,10 @@ def line_cost(
     return lambda r, c: sum(number * cost(r, *tile) for tile, number in tiles(c).items())
 
 
-def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int, overlap: bool = True) -> list[tuple[int, int]]:
-    """The taps that at least one column of each tile uses, from those that each column uses. The last tile starts
-    earlier if tiles `overlap`, else it has fewer columns."""
+def used_by_tiles(used: tuple[tuple[int, int], ...], columns: int) -> list[tuple[int, int]]:
+    """The taps that at least one column of each tile uses, from those that each column uses."""
     tiles = []
     for start in range(0, len(used), columns):
-        start = min(start, len(used) - columns) if overlap else start
         wanted = [span for span in used[start : start + columns] if span[1] > span[0]]
         tiles.append((min((span[0] for span in wanted), default=0), max((span[1] for span in wanted), default=0)))
     return tiles
-
-
-def used_share(used: tuple[tuple[int, int], ...], columns: int) -> float:
-    """What tiles of so many columns, which may overlap, use of the taps that they would go over if all were like the
-    one with most."""
-    most = max((last - first for first, last in used), default=0)
-    tiles = used_by_tiles(used, columns) if most else []
-    return sum(last - first for first, last in tiles) / (most * len(tiles)) if tiles else 1.0
