@@ -63,19 +63,29 @@ class Buffer:
     and any other shape with F entries, has F rows, one line and one column, and its memory is padded with rows up to a
     whole number of vectors. If it `clears`, other buffers share the memory, so that its border has to be cleared in
     every pass (`site.clear_call`).
+
+    If samples are `apart`, there are too few for a block, and the numbers of each lie side by side: `view` says where
+    those of an entry lie in `vectors` (samples, numbers), as if they were vectors.
     """
 
-    def __init__(self, view: View, blocks: int, shape: Shape, *, clears: bool = False) -> None:
+    def __init__(self, view: View, blocks: int, shape: Shape, *, clears: bool = False, apart: bool = False) -> None:
         self.view = view
         self.blocks = blocks
         self.shape = shape
         self.clears = clears
+        self.apart = apart
 
     @classmethod
     def allocate(cls, blocks: int, shape: Shape, dtype: Any, border: Border = Border()) -> Buffer:  # noqa: B008
         """A buffer of zeros."""
         plan, size = cls._plan(blocks, shape, dtype, border)
         return cls(plan._replace(vectors=aligned_zeros((size, lanes(dtype)), dtype)), blocks, shape)
+
+    @classmethod
+    def allocate_apart(cls, samples: int, shape: Shape, dtype: Any, border: Border) -> Buffer:
+        """Likewise, for samples that are apart."""
+        plan, size = cls._plan(1, shape, dtype, border)
+        return cls(plan._replace(vectors=aligned_zeros((samples, size), dtype)), 1, shape, apart=True)
 
     @classmethod
     def allocate_in_turns(cls, blocks: int, spaces: Sequence[tuple[Shape, Border]], dtype: Any) -> list[Buffer]:
@@ -129,6 +139,7 @@ class Buffer:
     def places(self, samples: int) -> NDArray[np.int64]:
         """Where the entries of the first `samples` samples, in the order of (samples, *shape), lie in the flat
         memory."""
+        assert not self.apart
         view, extent = self.view, self.extent
         lanes = view.vectors.shape[1]
         s, c, i, j = np.ogrid[:samples, : extent.rows, : extent.lines, : extent.columns]
@@ -137,14 +148,16 @@ class Buffer:
 
     def read(self, samples: int) -> NDArray[Any]:
         """The first `samples` samples as an array (samples, *shape), a copy."""
-        view, extent = self.view, self.extent
-        width, size = view.vectors.shape[1], view.vectors.itemsize
-        blocks = -(-samples // width)
+        view, size = self.view, self.view.vectors.itemsize
+        # How many samples a block has, and how far they and their numbers lie apart.
+        width, apart, step = (
+            (samples, view.block, 1) if self.apart else (view.vectors.shape[1], 1, view.vectors.shape[1])
+        )
+        shape = (-(-samples // width), width, *self.extent[1:])
+        steps = [size * n for n in (step * view.block, apart, step * view.row, step * view.line, step * view.column)]
         # Strides instead of `places`, which takes longer than a small network (20 instead of 2 us).
-        steps = [size * step for step in (width * view.block, 1, *(width * step for step in view[3:]))]
-        shape = (blocks, width, *extent[1:])
-        entries: NDArray[Any] = np.ndarray(shape, view.vectors.dtype, view.vectors, width * size * view.start, steps)
-        return entries[..., :samples, :, :, :].reshape(-1, *self.shape)[:samples].copy()
+        entries: NDArray[Any] = np.ndarray(shape, view.vectors.dtype, view.vectors, step * size * view.start, steps)
+        return entries[:, :samples].reshape(-1, *self.shape)[:samples].copy()
 
     def write(self, values: NDArray[Any]) -> None:
         """Set the first len(values) samples from an array (samples, *shape) and the others to zero."""

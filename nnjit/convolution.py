@@ -26,7 +26,6 @@ from nnjit.image_passes import (
     Taps,
     by_overlap,
     by_winograd,
-    choose_apart,
     direct_sums,
     remainder_sums,
 )
@@ -41,6 +40,7 @@ from nnjit.tuning.algorithms import (
     choose_bands,
     choose_form,
     choose_input_form,
+    choose_remainder,
     choose_taps_first,
     choose_weights_form,
     form_cost,
@@ -123,6 +123,28 @@ class Convolution:
         ]
         return int(met[0] * met[1])
 
+    def takes_apart(self, samples: int, lanes: int) -> int:
+        """How many of the last of `samples` samples the forward pass computes by themselves."""
+        sizes = self.axes[0].size, self.axes[1].size
+        read = self.shape[0] * self.input_border().plane(*self.shape[1:])
+        return self._choose_apart(samples, lanes, self.filters, self.shape[0], self._forward_form, sizes, read)
+
+    def _input_takes_apart(self, samples: int, lanes: int) -> int:
+        """Likewise for the gradient to the input."""
+        sizes = self.shape[1], self.shape[2]
+        read = self.filters * self.gradient_border(True).plane(self.axes[0].size, self.axes[1].size)
+        return self._choose_apart(samples, lanes, self.shape[0], self.filters, self._input_form[0], sizes, read)
+
+    def _choose_apart(
+        self, samples: int, lanes: int, rows: int, maps: int, form: Form | None, sizes: tuple[int, int], read: int
+    ) -> int:
+        """Likewise for a pass from `maps` maps, with their zeros so many `read` numbers of a sample, to `rows` of
+        `sizes`."""
+        taps = maps * self.kernel[0] * self.kernel[1]
+        cost = form_cost(form, rows, maps, sizes) if form else None
+        vectors = read, sizes[0] * sizes[1]
+        return choose_remainder(samples, lanes, rows, taps, maps * self._products, vectors, cost)
+
     def _offsets(self, k: int) -> list[int]:
         """How far from position i * stride of the input the taps of output i lie, on axis k."""
         return [u - self.axes[k].before for u in range(self.kernel[k])]
@@ -178,9 +200,7 @@ class Convolution:
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
         map_taps = self._forward_map_taps(x, extent) if self._by_maps and site.winners is None else None
         sums = Sums(self._forward_taps(x, extent), ends, map_taps)
-        form, sizes = self._forward_form, (vertical.size, horizontal.size)
-        block = form_cost(form, self.filters, channels, sizes) if form else None
-        apart = choose_apart(site, [sums], window, block)
+        form, apart = self._forward_form, self.takes_apart(site.batch_size, site.lanes)
         whole = extent.blocks - (apart > 0)
         if whole:
             ends = ends.of_blocks(0, whole)
@@ -189,7 +209,7 @@ class Convolution:
             else:
                 site.forward += direct_sums(site, filters, sums._replace(ends=ends), window)
         if apart:
-            site.forward += remainder_sums(site, filters, [sums], window, apart)
+            site.forward += remainder_sums(site, filters, [sums], window, apart, (site.x.apart, site.out.apart))
 
     def _computed(self, site: Site) -> Extent:
         """The sizes of what the sums are computed for: the output, or if it is pooled, what falls into a window."""
@@ -240,9 +260,8 @@ class Convolution:
         alike, unreached = self._alike_phases()
         sums = [self._input_sums(site, zeros, pairs) for pairs in alike]
         form, overlaps = self._input_form
-        block = form_cost(form, channels, self.filters, (self.shape[1], self.shape[2])) if form else None
         # Over the tiles of the output the gradient has no zeros round it, which sums would read.
-        apart = choose_apart(site, sums, dout, block) if sums and not overlaps else 0
+        apart = 0 if overlaps or not sums else self._input_takes_apart(site.batch_size, site.lanes)
         blocks = site.dx.extent.blocks
         whole = blocks - (apart > 0)
         ends = Ends(zeros, dx, site.dx.extent, site.dx_epilogue, site.x.view).of_blocks(0, whole)

@@ -24,8 +24,8 @@ from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
+from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
-from nnjit.tuning.algorithms import choose_remainder
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles, last_packed_tile
@@ -170,17 +170,17 @@ def direct_sums(site: Site, filters: Filters, sums: Sums, x: View) -> list[Call]
     tile = replace(tile, result_fetches=ends.winners is None)
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
-    packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
+    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
     last = last_tile(tile, extent.columns * tile.units)
     columns = np.array(used_by_tiles(used, tile.columns), np.int64)
     weights = Weights(packed.reshape(-1), passed.group, passed.lines, columns)
     arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
     tasks = len(packed) * extent.lines * extent.blocks
     if ends.winners is None:
-        return [packing, Call(contract, tasks, (tile, last, extent, ends.phases.places, *arguments, ends.y), work)]
+        return [*calls, Call(contract, tasks, (tile, last, extent, ends.phases.places, *arguments, ends.y), work)]
     scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
     operands = (tile, last, extent, *arguments, ends.winners, scratch)
-    return [packing, Call(contract_pooled, tasks // 2, operands, work)]
+    return [*calls, Call(contract_pooled, tasks // 2, operands, work)]
 
 
 def _line_vectors(taps: NDArray[np.int64], step: int, columns: int) -> int:
@@ -199,62 +199,59 @@ def _packed_contraction(
     taps = len(passed.x)
     column_tiles = -(-extent.columns // tile.columns)
     tiles = choose_packed_tiles(tile, taps, column_tiles, extent.blocks * extent.lines)
-    packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
+    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
     scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
     last = last_packed_tile(tile, extent.columns)
     operands = (tile, last, extent, ends.phases.places, tiles, packed.reshape(-1), *images, scratch)
-    return [packing, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
+    return [*calls, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
 
 
-def choose_apart(site: Site, sums: Sequence[Sums], x: View, form: float | None) -> int:
-    """How many of the last samples `remainder_sums` should compute: all that do not fill a block, or none; `form` is
-    what a block costs by Winograd's algorithm, None if it is computed by these sums."""
-    products = outputs = taps = 0
-    for passed, ends, _ in sums:
-        lines, columns = (int((used[:, 1] - used[:, 0]).sum()) for used in (passed.lines, passed.columns))
-        phases = len(ends.phases.weights)
-        products += phases * lines * columns
-        outputs += phases * ends.extent.lines * ends.extent.columns
-        taps += phases * len(passed.x)
-    sizes = sums[0].ends.extent.rows, taps, products, (x.block, outputs)
-    return choose_remainder(site.batch_size, site.lanes, *sizes, form)
-
-
-def remainder_sums(site: Site, filters: Filters, sums: Sequence[Sums], x: View, samples: int) -> list[Call]:
-    """The sums for the last block, of which only `samples` lanes hold a sample: those are taken out of the lanes
-    first."""
+def remainder_sums(
+    site: Site,
+    filters: Filters,
+    sums: Sequence[Sums],
+    x: View,
+    samples: int,
+    apart: tuple[bool, bool] = (False, False),
+) -> list[Call]:
+    """The sums for the last block, of which only `samples` lanes hold a sample: those are taken out of the lanes first,
+    and put back into them; unless samples of the image, or of the results, are `apart` anyway."""
     last = sums[0].ends.extent.blocks - 1
     block = (x.start + last * x.block) // x.block * x.block
-    vectors = x.vectors[block : block + x.block]
-    apart = site.workspace.beside(samples, x.block)
-    image = View(apart, x.start + last * x.block - block, 0, 0, x.line, x.column)
-    taking = (TileShape(1, 1, samples=samples), vectors, apart)
-    calls = [Call(samples_apart, apart_tasks(x.block), taking, 5 * vectors.size)]
+    image = x._replace(start=x.start + last * x.block - block, block=0, row=0)
+    calls = []
+    if not apart[0]:
+        vectors = x.vectors[block : block + x.block]
+        image = image._replace(vectors=site.workspace.beside(samples, x.block))
+        taking = (TileShape(1, 1, samples=samples), vectors, image.vectors)
+        calls.append(Call(samples_apart, apart_tasks(x.block), taking, 5 * vectors.size))
     for part in sums:
-        calls += _remainder_contraction(site, filters, part.of_blocks(last, 1), image, samples)
+        calls += _remainder_contraction(site, filters, part.of_blocks(last, 1), image, samples, apart[1])
     return calls
 
 
-def _remainder_contraction(site: Site, filters: Filters, sums: Sums, x: View, samples: int) -> list[Call]:
+def _remainder_contraction(
+    site: Site, filters: Filters, sums: Sums, x: View, samples: int, stays_apart: bool
+) -> list[Call]:
     """Likewise, once the samples are apart."""
     passed, ends, _ = sums
     extent, taps = ends.extent, len(passed.x)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     run = passed.run if passed.run_step else 1
     tile = choose_remainder_tile(extent.rows, site.lanes, taps, run, x.column, used)
-    tile = replace(tile, samples=samples)
+    tile = replace(tile, samples=samples, apart=stays_apart)
+    last = last_remainder_tile(tile, extent.columns)
+    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, extent.rows)
     columns = np.array(used_by_tiles(used, tile.rows), np.int64)
-    packing, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, extent.rows)
     weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, columns)
     lines = 1 if ends.winners is None else 2
     scratch = site.workspace.by_thread(remainder_vectors(tile, extent, lines))
     results = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
-    last = last_remainder_tile(tile, extent.columns)
     operands = (tile, last, extent, ends.phases.places, weights, x, passed.x, *results, scratch)
-    lines_met, columns_met = (int((met[:, 1] - met[:, 0]).sum()) for met in (passed.lines, passed.columns))
-    work = samples * packed.shape[0] * packed.shape[2] * lines_met * columns_met
-    return [packing, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
+    met = math.prod(int((spans[:, 1] - spans[:, 0]).sum()) for spans in (passed.lines, passed.columns))
+    work = samples * packed.shape[0] * packed.shape[2] * met
+    return [*calls, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
 
 
 def _winners(site: Site, ends: Ends) -> NDArray[Any]:
@@ -270,13 +267,13 @@ def _by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends
     edges = edge_bands(tile, extent.columns, passed.zeros)
     bands = -(-extent.lines // tile.lines)
     share = choose_band_share(tile, bands, extent.columns, extent.blocks * len(phases.weights))
-    packing, packed = _packed_rows(site, filters, passed.w.reshape(-1), phases, extent.rows, extent.rows)
+    calls, packed = _packed_rows(site, filters, passed.w.reshape(-1), phases, extent.rows, extent.rows)
     lines = np.array([_lines_of_band(passed.lines, tile.lines, band) for band in range(bands)], np.int64)
     scratch = site.workspace.by_thread(band_vectors(tile, share, extent))
     images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
     operands = (tile, edges, share, extent, phases.places, lines, packed.reshape(-1), *images, scratch)
     tasks = extent.blocks * len(phases.weights) * -(-bands // share.bands)
-    return [packing, Call(contract_bands, tasks, operands, work)]
+    return [*calls, Call(contract_bands, tasks, operands, work)]
 
 
 def _lines_of_band(used: NDArray[np.int64], size: int, band: int) -> tuple[int, int]:
@@ -289,12 +286,17 @@ def _lines_of_band(used: NDArray[np.int64], size: int, band: int) -> tuple[int, 
 
 def _packed_rows(
     site: Site, filters: Filters, taps: NDArray[np.int64], phases: Phases, of_tile: int, rows: int
-) -> tuple[Call, NDArray[Any]]:
-    """The call that puts the weights in the order in which a tile of `of_tile` rows reads them, and where it leaves
-    them: (phases * row tiles, taps, of_tile)."""
-    packed = site.workspace.passed_on(len(phases.weights) * -(-rows // of_tile), len(taps), of_tile)
+) -> tuple[list[Call], NDArray[Any]]:
+    """The call that puts the weights in the order in which a tile of `of_tile` rows reads them, none if that is done
+    beforehand, and where it leaves them: (phases * row tiles, taps, of_tile)."""
+    shape = len(phases.weights) * -(-rows // of_tile), len(taps), of_tile
+    packed = aligned_zeros(shape, site.dtype) if site.fixed else site.workspace.passed_on(*shape)
     operands = (rows, filters.scalars, phases.weights, filters.row_step, spans_of(taps, site.lanes), packed)
-    return Call(pack_rows, len(packed), operands, 10 * packed.size), packed
+    packing = Call(pack_rows, len(packed), operands, 10 * packed.size)
+    if not site.fixed:
+        return [packing], packed
+    site.preparation.append(packing)
+    return [], packed
 
 
 def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, Ends]:

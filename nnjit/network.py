@@ -4,6 +4,7 @@ step."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
 from nnjit.pooling import pairs, unpool_call, winners_for
 from nnjit.site import Site, Workspace, apply_call, clear_call
-from nnjit.stages import Gradient, backward_order, each_alone, fuse, share_memory
+from nnjit.stages import Gradient, Stage, backward_order, each_alone, fuse, share_memory
 
 
 class Network:
@@ -52,16 +53,18 @@ class Network:
         batch_size: int,
         *,
         training: bool = True,
+        fixed: bool = False,
         input_gradient: bool = False,
         keep_gradients: bool = False,
     ) -> BoundNetwork:
         """Buffers and calls for batches of up to `batch_size` samples.
 
         Without `training` there is no backward pass; `input_gradient` adds the gradient of the network's input to it.
+        If the parameters are `fixed`, `preparation` has to run before the first pass, and none of them may change then.
         Large gradients of images between layers share memory during the pass, unless `keep_gradients` says that they
         are to be read after it.
         """
-        return BoundNetwork(self, batch_size, training, input_gradient, keep_gradients)
+        return BoundNetwork(self, batch_size, training, fixed, input_gradient, keep_gradients)
 
 
 class BoundNetwork:
@@ -72,10 +75,17 @@ class BoundNetwork:
     """
 
     def __init__(
-        self, network: Network, batch_size: int, training: bool, input_gradient: bool, keep_gradients: bool
+        self,
+        network: Network,
+        batch_size: int,
+        training: bool,
+        fixed: bool,
+        input_gradient: bool,
+        keep_gradients: bool,
     ) -> None:
         self.network = network
         self.batch_size = batch_size
+        self.fixed = fixed
         self.blocks = -(-batch_size // lanes(network.dtype))
         self.workspace = Workspace(network.dtype)
         self.gradients = network.layout.zeros() if training else None
@@ -84,12 +94,13 @@ class BoundNetwork:
             _border_between(stage.shape, stage.layer.input_border(stage.shape), stage.layer.is_view) for stage in stages
         ]
         borders += [_border_between(stage.out_shape, None, is_view=False) for stage in stages[-1:]]
-        outputs = [self._allocate(stages[0].shape, borders[0])] if stages else []
-        for stage, border in zip(stages, borders[1:], strict=True):
+        apart = [not training and self._takes_apart(stage) for stage in stages]
+        outputs = [self._allocate(stages[0].shape, borders[0], apart[0])] if stages else []
+        for stage, border, both in zip(stages, borders[1:], pairwise([*apart, False]), strict=True):
             if stage.layer.is_view:
                 outputs.append(outputs[-1].reshaped(stage.out_shape))
             else:
-                outputs.append(self._allocate(stage.out_shape, border))
+                outputs.append(self._allocate(stage.out_shape, border, all(both)))
         self.x, self.out = outputs[0], outputs[-1]
         gradients: list[Buffer | None] = [None] * len(outputs)
         computed = gradients
@@ -107,7 +118,16 @@ class BoundNetwork:
             if gradient is not None:
                 self._lead_back(number, gradient)
 
-    def _allocate(self, shape: Shape, border: Border) -> Buffer:
+    def _takes_apart(self, stage: Stage) -> bool:
+        """Whether it computes all samples one by one, which may stay apart then where the next stage does so too.
+
+        Measured on two cores, a prediction for a single image: vgg-small 636 to 506 us, srcnn 274 to 168.
+        """
+        return stage.layer.takes_apart(stage.shape, self.batch_size, lanes(self.network.dtype)) == self.batch_size
+
+    def _allocate(self, shape: Shape, border: Border, apart: bool = False) -> Buffer:
+        if apart:
+            return Buffer.allocate_apart(self.batch_size, shape, self.network.dtype, border)
         return Buffer.allocate(self.blocks, shape, self.network.dtype, border)
 
     def _border(self, gradient: Gradient, input_gradient: bool) -> Border:
@@ -169,6 +189,7 @@ class BoundNetwork:
             dx=dx,
             dout=dout,
             batch_size=self.batch_size,
+            fixed=self.fixed,
             workspace=self.workspace,
             parameters={short: stored(self.network.weights, name) for short, name in names.items()},
             gradients={}
@@ -196,6 +217,11 @@ class BoundNetwork:
         if site.winners is not None and site.dout is not None:
             window = pairs(*site.dout.shape[1:])
             site.backward_output.append(unpool_call(window, gradient, site.winners, site.dout, Epilogue(), site.out))
+
+    @property
+    def preparation(self) -> list[Call]:
+        """The calls that come before the first pass, if the parameters are fixed."""
+        return [call for site in self.sites for call in site.preparation]
 
     @property
     def forward(self) -> list[Call]:

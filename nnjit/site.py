@@ -79,6 +79,10 @@ class Site:
     dx_epilogue: Epilogue = Epilogue()
     winners: NDArray[Any] | None = None
     """(entries of out, L): which entry of its window each is, for the layer to fill."""
+    fixed: bool = False
+    """Whether the parameters stay as they are, so that what follows from them alone is computed once."""
+    preparation: list[Call] = field(default_factory=list)
+    """The calls that do so."""
     forward: list[Call] = field(default_factory=list)
     backward_output: list[Call] = field(default_factory=list)
     """From the gradient that the stages after this one leave to `dout`, for the network to fill: zeros in the border of
@@ -97,7 +101,7 @@ class Site:
     @property
     def lanes(self) -> int:
         """Samples in a block."""
-        return int(self.x.view.vectors.shape[1])
+        return lanes(self.dtype)
 
 
 def clear_call(buffer: Buffer) -> Call:

@@ -22,7 +22,7 @@ from nnjit.losses import Loss
 from nnjit.network import Network
 from nnjit.prepare import misfit
 from nnjit.run_folder import RunFolder
-from nnjit.steps import Evaluation, Prediction, Scaling
+from nnjit.steps import EVALUATION_BATCH, Evaluation, Prediction, Scaling
 from nnjit.trainer import build_network, metric_for
 
 SOURCES = (("data", "train"), ("data", "validation"), ("data", "test"))
@@ -91,7 +91,9 @@ class TrainedModel:
         """
         prediction, first = None, 0
         for block in blocks:
-            prediction = prediction or Prediction(self.network, block.dtype, self.inputs)
+            # As many at once as come at first: an image by itself does not wait for the work of a full batch.
+            most = min(max(len(block), 1), EVALUATION_BATCH)
+            prediction = prediction or Prediction(self.network, block.dtype, self.inputs, most)
             for part in prediction.run(block):
                 finite = np.isfinite(part)
                 if not finite.all():

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from nnjit import image_passes, weight_gradients
+from nnjit import convolution, weight_gradients
 from nnjit.buffers import Buffer
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.program import Program
@@ -172,7 +172,7 @@ def remainders(taken: bool) -> Iterator[None]:
         return samples % lanes if taken else 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_passes, "choose_remainder", choose)
+        patch.setattr(convolution, "choose_remainder", choose)
         patch.setattr(weight_gradients, "choose_weights_remainder", choose)
         yield
 

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from nnjit.buffers import Border, Buffer
+from nnjit.data.dataset import Split
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View
 from nnjit.kernels.contraction_remainder import APART_VECTORS, apart_tasks, samples_apart
@@ -19,12 +21,14 @@ from nnjit.kernels.contraction_remainder_weights import rows_of_samples
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes, store
 from nnjit.kernels.tiles import TileShape, tile_store
-from nnjit.kernels.transposition import lanes_across, tile_of_lanes
+from nnjit.kernels.transposition import lanes_across, tile_across, tile_of_lanes, tile_store_corner
 from nnjit.kernels.winograd_transforms import F43
 from nnjit.layers.activations import Relu, Sigmoid, Tanh
 from nnjit.layers.base import Layer
 from nnjit.layers.conv2d import Conv2d
-from nnjit.layers.pooling import MaxPool
+from nnjit.layers.pooling import AveragePool, MaxPool
+from nnjit.network import Network
+from nnjit.steps import Feed, Prediction, Scaling
 from nnjit.tuning import machine
 from nnjit.tuning.algorithms import choose_remainder, choose_weights_remainder, form_cost
 from nnjit.tuning.contraction_remainder import choose_remainder_tile, last_remainder_tile
@@ -106,6 +110,78 @@ def test_lanes_without_a_sample_hold_zeros(name: str) -> None:
     stack.run(*stack.random(3))
     assert not stack.bound.dx.read(8)[3:].any()
     assert not stack.bound.out.read(8)[3:].any()
+
+
+@pytest.mark.usefixtures("few_tiles")
+@DTYPES
+@pytest.mark.parametrize("name", ["direct", "strides", "pooled"])
+def test_samples_that_stay_apart_have_the_same_bits(name: str, dtype: Any) -> None:
+    """Between convolutions, and where they come in, in a prediction; in training they are put back into lanes."""
+    layers, shape = NETWORKS[name]
+    with remainders(taken=True):
+        stack = Stack(layers, shape, dtype, batch_size=3)
+        bound = stack.network.bind(3, training=False)
+        prediction = Prediction(stack.network, dtype, Scaling(np.zeros(1), np.ones(1)), 3)
+    assert not any(site.x.apart or site.out.apart for site in stack.bound.sites)
+    assert [(site.x.apart, site.out.apart) for site in bound.sites] == [(True, True), (True, False)]
+    assert sum(call.kernel is samples_apart for call in bound.forward) == 0
+    assert sum(call.kernel is samples_apart for call in stack.bound.forward) == 2
+    x, _ = stack.random(3)
+    assert_array_equal(next(prediction.run(x)), stack.forward(x))
+    assert_array_equal(next(prediction.run(x[1:])), stack.forward(x)[1:])
+
+
+def test_samples_stay_apart_only_from_one_layer_to_the_next_that_takes_them_so() -> None:
+    layers = [
+        Conv2d(filters=2, kernel=2),
+        AveragePool(window=2),
+        Conv2d(filters=2, kernel=1),
+        Conv2d(filters=2, kernel=1),
+    ]
+    with remainders(taken=True):
+        network = Network(layers, (1, 9, 9), np.dtype(np.float64), 0)
+        few, block = (network.bind(samples, training=False) for samples in (3, 9))
+    assert [site.x.apart for site in few.sites] == [True, False, False, True] and not few.out.apart
+    assert not any(site.x.apart for site in block.sites)
+
+
+@DTYPES
+@pytest.mark.parametrize("zeros", [(0, 0, 0, 0, 0), (1, 0, 2, 1, 1)])
+def test_batches_that_are_apart(dtype: Any, zeros: tuple[int, ...]) -> None:
+    """In an order of their own, scaled entry by entry; a smaller one leaves the others alone, and zeros stay."""
+    rng = np.random.default_rng(1)
+    shape = 2, 3, 5
+    data = rng.integers(0, 9, (9, *shape)).astype(np.uint8)
+    shift, factor = rng.standard_normal(30), rng.uniform(0.5, 2, 30)
+    feed = Feed(Split(data, None, rng.permutation(9)))
+    to = Buffer.allocate_apart(3, shape, dtype, Border(*zeros))
+    program = Program([feed.inputs(Scaling(shift, factor), to)])
+    scaled = (data.reshape(9, -1) - shift.astype(dtype)) * factor.astype(dtype)
+    for first, count in ((4, 3), (0, 2)):
+        before = to.read(3)
+        feed.select(first, count)
+        program.run()
+        rows = scaled[feed.order[first : first + count]].reshape(-1, *shape)
+        assert_array_equal(to.read(count), rows.astype(dtype))
+        assert_array_equal(to.read(3)[count:], before[count:])
+        assert to.view.vectors.sum() == pytest.approx(float(to.read(3).sum()), rel=1e-5)
+
+
+@kernel
+def run_corner(task, tile, x, out):
+    """Of two rows and three columns, from the third row on."""
+    tile_store_corner(tile_across(x, 0, 1), out, 1, 20, 2, 4, 3)
+
+
+@DTYPES
+def test_the_corner_of_a_tile(dtype: Any) -> None:
+    width = lanes(dtype)
+    x = np.random.default_rng(0).standard_normal((width, width)).astype(dtype)
+    out = np.full(80, np.nan, dtype)
+    Program([Call(run_corner, 1, (TileShape(1, 1), x, out), 1)]).run()
+    expected = np.full(80, np.nan, dtype)
+    expected[41:44], expected[61:64] = x[:3, 2], x[:3, 3]
+    assert_array_equal(out, expected)
 
 
 @kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from nnjit import steps
 from nnjit.data.dataset import Split
+from nnjit.kernels.packing import pack_rows
+from nnjit.kernels.program import Call
 from nnjit.kernels.threads import TEAM
 from nnjit.metrics import Accuracy, Metric, RootMeanSquaredError
 from nnjit.network import Network
@@ -247,6 +249,17 @@ def test_targets_of_every_form(kind: str, outputs: int, targets: Array, as_outpu
         assert results["accuracy"] == (says == LABELS).mean()
     else:
         assert results["rmse"] == pytest.approx(np.sqrt(((out - expected) ** 2).mean()), rel=1e-6)
+
+
+def test_a_prediction_puts_weights_in_order_once() -> None:
+    def packs(calls: Sequence[Call]) -> int:
+        return sum(call.kernel is pack_rows for call in calls)
+
+    network = image_network()
+    fixed, changing = (network.bind(3, training=False, fixed=fixed) for fixed in (True, False))
+    assert (packs(fixed.preparation), packs(fixed.forward)) == (1, 0)
+    assert (packs(changing.preparation), packs(changing.forward)) == (0, 1)
+    assert packs(Prediction(network, np.uint8, PIXELS).program.calls) == 0
 
 
 def test_predictions_come_batch_by_batch_and_equal_the_reference() -> None:

@@ -49,6 +49,28 @@ def gather(task, extent, data, order, position, shift, factor, out):
 
 
 @kernel
+def gather_apart(task, extent, data, order, position, shift, factor, out):
+    """out[n, c, i, j] = (data[order[position[0] + n], c, i, j] - shift) * factor for the samples that there are
+
+    data (samples, C*I*J) of any numeric dtype  order (samples,) int64  position (2,) int64: first sample, number of
+    samples
+    shift, factor (1,) or (C*I*J,)  out View (C, I, J), whose vectors are (samples, numbers) and whose columns lie side
+    by side; fully overwritten in those samples
+    A task owns a row and a line.
+    """
+    line = task % extent.lines
+    row = task // extent.lines
+    at = out.start + row * out.row + line * out.line
+    entry = (row * extent.lines + line) * extent.columns
+    vectors = out.vectors
+    for sample in range(min(position[1], len(vectors))):
+        source = order[position[0] + sample]
+        for j in range(extent.columns):
+            k = 0 if shift.shape[0] == 1 else entry + j
+            vectors[sample, at + j] = (data[source, entry + j] - shift[k]) * factor[k]
+
+
+@kernel
 def gather_labels(task, classes, labels, order, position, out):
     """out[n, f] = 1 if labels[order[position[0] + n]] == f, else 0; 0 in lanes without a sample
 

@@ -18,15 +18,21 @@ from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent
 from nnjit.kernels.maxima import best_of_four
-from nnjit.kernels.simd import entry, load, store, store_integers
+from nnjit.kernels.simd import entry, load, prefetch, store, store_integers
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_load, tile_store
-from nnjit.kernels.transposition import lanes_across, tile_across, tile_of_lanes, tile_store_samples
+from nnjit.kernels.transposition import (
+    lanes_across,
+    tile_across,
+    tile_of_lanes,
+    tile_store_corner,
+    tile_store_samples,
+)
 
 
 def remainder_vectors(tile: TileShape, extent: Extent, lines: int) -> int:
     """Vectors of scratch memory that `contract_remainder` needs for a thread, of which a task owns `lines` lines: their
     sums, and a tile's biases."""
-    return (tile.samples * lines * extent.columns + tile.rows) * tile.columns
+    return (tile.samples * lines * extent.columns + max(tile.rows, tile.lanes)) * tile.columns
 
 
 APART_VECTORS = 512
@@ -58,14 +64,20 @@ def samples_apart(task, tile, x, out):
         tile_store_samples(tile, tile_across(x, start, 1), out, start)
 
 
+FETCHED_AHEAD = 256
+"""How far ahead in the weights those lie that are fetched, in vectors."""
+
+
 @register_jitable(forceinline=True)
 def _sum_positions(tile, number, line, w, w_first, scalars, x_at, x_taps, near, biases, to):
     """near[to + p * tile.columns + c] = the sums of vector c of the rows for the positions p of tile `number` of a
     line, the first of which reads from scalars[x_at] on."""
     total = tile_load(tile, near, biases)
-    for v in range(w.lines[line, 0], w.lines[line, 1]):
-        for k in range(v * w.group + w.columns[number, 0], v * w.group + w.columns[number, 1], tile.run):
+    for u in range(w.lines[line, 0], w.lines[line, 1]):
+        for k in range(u * w.group + w.columns[number, 0], u * w.group + w.columns[number, 1], tile.run):
             w_at = w_first + k * tile.columns
+            for v in range(tile.task_fetches):
+                prefetch(w.packed, w_at + FETCHED_AHEAD + v)
             total = tile_fma(tile, total, scalars, x_at + entry(x_taps, k), w.packed, w_at, 1, 0, 0)
     tile_store(total, near, to, tile.columns, 1, 0)
 
@@ -82,7 +94,8 @@ def contract_remainder(
     w Weights (P, R, K), packed for tiles of tile.output_rows rows, as vectors  bias (R,)
     x View (-, I, J) in a block, whose vectors are (samples, vectors of a block), as `samples_apart` leaves them
     x_taps (K,)
-    out, y View (R, I, J), out fully overwritten
+    out, y View (R, I, J), out fully overwritten; if the tile keeps results apart, out's vectors are like those of x and
+    its columns lie side by side
     winners (0, L), or (R * (I // 2) * (J // 2), L) of unsigned integers: then out (R, I // 2, J // 2) gets the largest
     entry of each 2x2 window, winners which of the four it was, as `pooling.max_pool_forward` counts them; without y
     scratch (threads, vectors, L): `remainder_vectors` for the calling thread
@@ -95,12 +108,15 @@ def contract_remainder(
     lines = 2 if pools else 1
     wide = tile.output_rows
     of_phase = (extent.rows + wide - 1) // wide
-    row_tiles = len(phases) * of_phase
-    row_tile = task % row_tiles
+    # What follows each other reads the same weights where those come from afar, otherwise the same lines.
+    row_tiles, groups = len(phases) * of_phase, extent.lines // lines
+    row_tile, group = task % row_tiles, task // row_tiles
+    if tile.task_fetches:
+        row_tile, group = task // groups, task % groups
     phase, alone = row_tile // of_phase, row_tile % of_phase
     row = max(min(alone * wide, extent.rows - wide), 0)
     rows, shared = min(wide, extent.rows), alone * wide - row
-    first_line = task // row_tiles * lines
+    first_line = group * lines
     scalars, apart = x.vectors.reshape(-1), x.vectors.shape[1]
     biases = tile.samples * lines * extent.columns * tile.columns
     for c in range(tile.columns):
@@ -124,29 +140,30 @@ def contract_remainder(
             if last is not None:
                 _sum_positions(last, full, line, w, w_first, scalars, x_at, x_taps, near, biases, to)
     columns = extent.columns
+    of_sample = lines * columns * tile.columns
+    if not (epilogue.empty or epilogue.backward):
+        for at in range(tile.samples * of_sample):
+            store(near, at, finish(epilogue, load(near, at), near, at))
     if pools:
         columns = columns // 2
+        _pool_near(tile, near, columns, of_sample)
+    if tile.apart:
+        # Winners are not kept: nothing leads back through results that are apart.
         for sample in range(tile.samples):
-            upper = sample * 2 * extent.columns * tile.columns
-            lower = upper + extent.columns * tile.columns
-            for at in range(upper, lower + extent.columns * tile.columns):
-                store(near, at, finish(epilogue, load(near, at), near, at))
-            # The largest take the places of the upper line, their numbers those of the lower one, behind what is read.
-            for j in range(columns):
-                for c in range(tile.columns):
-                    at = upper + 2 * j * tile.columns + c
-                    best, winner = best_of_four(near, at, lower - upper, tile.columns)
-                    store(near, upper + j * tile.columns + c, best)
-                    store(near, lower + j * tile.columns + c, winner)
-    of_sample = lines * extent.columns * tile.columns
+            to, at = sample * out.vectors.shape[1] + out_first, sample * of_sample
+            _keep_apart(tile, near, at, rows, shared, columns, out, to)
+        return
+    # Winners stand a line further than what is largest.
+    winner_at = extent.columns * tile.columns
     whole = 0 if pools else rows // lanes
     for c in range(whole):
         skipped = max(shared - c * lanes, 0)
         for j in range(columns):
             out_at = out_first + c * lanes * out.row + j * out.column
-            y_at = y_first + c * lanes * y.row + j * y.column
             total = tile_of_lanes(tile, near, j * tile.columns + c, of_sample)
-            total = tile_finish(epilogue, total, y.vectors, y_at, y.row, 0)
+            if epilogue.backward:
+                y_at = y_first + c * lanes * y.row + j * y.column
+                total = tile_finish(epilogue, total, y.vectors, y_at, y.row, 0)
             tile_store(total, out.vectors, out_at, out.row, 0, skipped)
     for r in range(max(whole * lanes, shared), rows):
         number = ((row + r) * (extent.lines // 2) + first_line // 2) * columns
@@ -154,8 +171,36 @@ def contract_remainder(
             at = j * tile.columns + r // lanes
             value = lanes_across(tile, near, at, r % lanes, of_sample)
             if pools:
-                at += extent.columns * tile.columns
-                store_integers(winners, number + j, lanes_across(tile, near, at, r % lanes, of_sample))
-            else:
+                store_integers(winners, number + j, lanes_across(tile, near, at + winner_at, r % lanes, of_sample))
+            elif epilogue.backward:
                 value = finish(epilogue, value, y.vectors, y_first + r * y.row + j * y.column)
             store(out.vectors, out_first + r * out.row + j * out.column, value)
+
+
+@register_jitable
+def _pool_near(tile, near, columns, of_sample):
+    """In the place of each sample's two lines of sums, the largest of each of `columns` 2x2 windows, and in that of the
+    lower line which of the four it was."""
+    for sample in range(tile.samples):
+        upper = sample * of_sample
+        lower = upper + of_sample // 2
+        # They take places behind what is read.
+        for j in range(columns):
+            for c in range(tile.columns):
+                at = upper + 2 * j * tile.columns + c
+                best, winner = best_of_four(near, at, lower - upper, tile.columns)
+                store(near, upper + j * tile.columns + c, best)
+                store(near, lower + j * tile.columns + c, winner)
+
+
+@register_jitable
+def _keep_apart(tile, near, first, rows, shared, columns, out, to):
+    """The results of a sample's line, which start at near[first], to out from its scalar `to` on, but for the first
+    `shared` rows."""
+    lanes = near.shape[1]
+    scalars = out.vectors.reshape(-1)
+    for c in range((rows + lanes - 1) // lanes):
+        skipped, present = max(shared - c * lanes, 0), rows - c * lanes
+        for j in range(0, columns, lanes):
+            total = tile_across(near, first + j * tile.columns + c, tile.columns)
+            tile_store_corner(total, scalars, to + c * lanes * out.row + j, out.row, skipped, present, columns - j)

@@ -65,7 +65,7 @@ class TileShape:
     """How many vectors of the next line a run brings into the second cache."""
     task_fetches: int = 0
     """Likewise, of what is copied next: for the next task of `contract_packed`, into the next panel of
-    `contract_transposed`."""
+    `contract_transposed`; or of the weights, in `contract_remainder`."""
     result_fetches: bool = False
     """Whether what it will be stored to is brought into the first cache meanwhile, a row for each run of taps.
 
@@ -76,6 +76,8 @@ class TileShape:
     of strided and 1x1 convolutions 1.06."""
     samples: int = SAMPLES
     """How many samples there are in a block, or how many of them `tile_fma_samples` goes over."""
+    apart: bool = False
+    """Whether results stay where each sample's numbers lie side by side, instead of in lanes."""
     lanes: int = 0
     """How many rows of the output stand in the lanes, 0 if samples do. Rows and columns then change parts: the tile's
     columns are vectors of rows, its rows positions, whose scalars are those of one sample."""

@@ -244,6 +244,33 @@ def lanes_across(shape, x, first, lane, step):
     return value
 
 
+def _tile_store_corner(typing_context, tile, out, first, step, first_row, rows, columns):
+    numbers = [types.intp] * 5
+    signature = types.void(tile, out, *numbers)
+
+    def generate(context, builder, signature, arguments):
+        value, out_value, at, stride, skipped, last, used = arguments
+        pointer = element_pointer(context, builder, out, out_value, types.intp, at)
+        mask = mask_of_first(builder, tile.vector.count, used)
+        for row in range(tile.rows):
+            number = context.get_constant(types.intp, row)
+            after = builder.icmp_signed("<=", skipped, number)
+            with builder.if_then(builder.and_(after, builder.icmp_signed("<", number, last))):
+                to = builder.gep(pointer, [builder.mul(number, stride)])
+                store_masked(builder, builder.extract_value(value, row), to, mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@lowered_by(_tile_store_corner)
+def tile_store_corner(tile, out, first, step, first_row, rows, columns):
+    """out[first + r * step + i] = tile[r][i] for first_row <= r < rows and i < columns; out (scalars,)."""
+    for row in range(first_row, min(rows, len(tile))):
+        at = first + row * step
+        out[at : at + min(columns, tile.shape[2])] = tile[row, 0, :columns]
+
+
 def _tile_store_samples(typing_context, shape, tile, out, first):
     def generate(context, builder, signature, arguments):
         _, value, out_value, at = arguments

@@ -98,6 +98,11 @@ class Layer(Component):
         (vertical, horizontal); None for all of the input."""
         return ((1, 1), (1, 1)) if self.activation or self.is_view else None
 
+    def takes_apart(self, shape: Shape, samples: int, lanes: int) -> int:
+        """How many of the last of `samples` samples the forward pass computes sample by sample, each with its numbers
+        side by side: none, or those that do not fill a block of `lanes`."""
+        return 0
+
     def input_border(self, shape: Shape) -> Border | None:
         """The zeros that the forward pass reads round an input of `shape`; None for none."""
         return None

@@ -102,6 +102,9 @@ class Conv2d(Layer):
     def footprint(self, shape: Shape) -> tuple[Shape, Shape]:
         return self.kernel, self.stride
 
+    def takes_apart(self, shape: Shape, samples: int, lanes: int) -> int:
+        return self._convolution(shape).takes_apart(samples, lanes)
+
     def input_border(self, shape: Shape) -> Border:
         return self._convolution(shape).input_border()
 
