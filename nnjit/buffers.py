@@ -130,7 +130,7 @@ class Buffer:
         assert not self.bordered and math.prod(shape) == math.prod(self.shape)
         _, height, width = axes_in_memory(shape)
         view = self.view._replace(row=height * width, line=width, column=1)
-        return Buffer(view, self.blocks, shape)
+        return Buffer(view, self.blocks, shape, apart=self.apart)
 
     def blocks_as_columns(self) -> View:
         """The view of a vector buffer in which the blocks are the columns of a single block."""

@@ -17,7 +17,7 @@ from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors
 from nnjit.kernels.contraction_bands import band_vectors, contract_bands
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
-from nnjit.kernels.contraction_remainder import apart_tasks, contract_remainder, remainder_vectors, samples_apart
+from nnjit.kernels.contraction_remainder import contract_remainder, remainder_vectors
 from nnjit.kernels.packing import pack_rows, spans_of
 from nnjit.kernels.program import Call
 from nnjit.kernels.tiles import TileShape
@@ -25,7 +25,7 @@ from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, w
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.parameters import aligned_zeros
-from nnjit.site import Site
+from nnjit.site import Site, apart_call
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles, last_packed_tile
@@ -218,14 +218,10 @@ def remainder_sums(
     """The sums for the last block, of which only `samples` lanes hold a sample: those are taken out of the lanes first,
     and put back into them; unless samples of the image, or of the results, are `apart` anyway."""
     last = sums[0].ends.extent.blocks - 1
-    block = (x.start + last * x.block) // x.block * x.block
-    image = x._replace(start=x.start + last * x.block - block, block=0, row=0)
-    calls = []
+    calls, image = [], x._replace(start=x.start + last * x.block)
     if not apart[0]:
-        vectors = x.vectors[block : block + x.block]
-        image = image._replace(vectors=site.workspace.beside(samples, x.block))
-        taking = (TileShape(1, 1, samples=samples), vectors, image.vectors)
-        calls.append(Call(samples_apart, apart_tasks(x.block), taking, 5 * vectors.size))
+        taking, image = apart_call(site, image, samples)
+        calls.append(taking)
     for part in sums:
         calls += _remainder_contraction(site, filters, part.of_blocks(last, 1), image, samples, apart[1])
     return calls

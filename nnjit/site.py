@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from nnjit.buffers import Buffer
 from nnjit.kernels.activations import Epilogue, apply
 from nnjit.kernels.borders import clear_border, clear_planes
+from nnjit.kernels.contraction import View
+from nnjit.kernels.contraction_remainder import apart_tasks, samples_apart
 from nnjit.kernels.program import Call
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads
+from nnjit.kernels.tiles import TileShape
 from nnjit.parameters import aligned_zeros
 
 
@@ -110,6 +113,16 @@ def clear_call(buffer: Buffer) -> Call:
     planes = extent.blocks * extent.rows
     work = 8 * (view.vectors.size - planes * extent.lines * extent.columns * view.vectors.shape[1])
     return Call(clear_border, planes, (extent, view), work)
+
+
+def apart_call(site: Site, x: View, samples: int) -> tuple[Call, View]:
+    """The call that takes samples out of the lanes of the block where x starts, into memory that means nothing later,
+    and x as the view of what it leaves there."""
+    block = x.start // x.block * x.block
+    vectors, apart = x.vectors[block : block + x.block], site.workspace.beside(samples, x.block)
+    taking = (TileShape(1, 1, samples=samples), vectors, apart)
+    call = Call(samples_apart, apart_tasks(x.block), taking, 5 * vectors.size)
+    return call, x._replace(vectors=apart, start=x.start - block)
 
 
 def zeros_call(buffer: Buffer, first: int, blocks: int) -> Call:

@@ -27,6 +27,7 @@ from nnjit.losses import Loss, LossSite
 from nnjit.network import Network
 from nnjit.parameters import aligned_zeros
 from nnjit.reference.network import forward
+from nnjit.tuning import algorithms
 
 Array = NDArray[Any]
 
@@ -174,6 +175,7 @@ def remainders(taken: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "choose_remainder", choose)
         patch.setattr(weight_gradients, "choose_weights_remainder", choose)
+        patch.setattr(algorithms, "choose_dense_remainder", choose)
         yield
 
 

@@ -164,6 +164,21 @@ def test_no_entry_of_a_remainder_has_two_owners(name: str, threads: int, monkeyp
     assert {"samples_apart", "contract_remainder"} < kernels
 
 
+@pytest.mark.usefixtures("few_tiles")
+@pytest.mark.parametrize("threads", [1, 9])
+@pytest.mark.parametrize("name", ["images", "pooled", "dense"])
+def test_no_entry_of_a_prediction_for_few_samples_has_two_owners(
+    name: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: threads)
+    layers, shape = NETWORKS[name] if name in NETWORKS else ([Dense(units=83), Relu(), Dense(units=20)], (7,))
+    with remainders(taken=True):
+        bound = Network(layers, shape, np.dtype("float64"), 0).bind(3, training=False)
+    assert overlapping(bound.forward) == []
+    kernels = {call.kernel.__name__ for call in bound.forward}
+    assert ("contract_samples" if name == "dense" else "contract_remainder") in kernels
+
+
 def test_shared_entries_are_seen() -> None:
     network = Network([Dense(units=5)], (4,), np.dtype("float64"), 0)
     (call,) = network.bind(3).forward

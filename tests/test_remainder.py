@@ -10,7 +10,7 @@ import pytest
 from battery import DTYPES, TOLERANCE, Passes, Stack, by_reference, errors, remainders
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
@@ -23,15 +23,19 @@ from nnjit.kernels.simd import lanes, store
 from nnjit.kernels.tiles import TileShape, tile_store
 from nnjit.kernels.transposition import lanes_across, tile_across, tile_of_lanes, tile_store_corner
 from nnjit.kernels.winograd_transforms import F43
-from nnjit.layers.activations import Relu, Sigmoid, Tanh
+from nnjit.layers.activations import Relu, Sigmoid, Softmax, Tanh
 from nnjit.layers.base import Layer
 from nnjit.layers.conv2d import Conv2d
+from nnjit.layers.dense import Dense
+from nnjit.layers.flatten import Flatten
 from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
+from nnjit.reference.network import forward
 from nnjit.steps import Feed, Prediction, Scaling
 from nnjit.tuning import machine
 from nnjit.tuning.algorithms import choose_remainder, choose_weights_remainder, form_cost
 from nnjit.tuning.contraction_remainder import choose_remainder_tile, last_remainder_tile
+from nnjit.tuning.contraction_samples import choose_samples_tile
 
 NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     # More rows than lanes, which do not fill the last vector; taps that meet the border; a derivative backwards.
@@ -57,6 +61,22 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
         ],
         (2, 12, 11),
     ),
+    # Outputs that do not fill the last group, more groups than fit a tile.
+    "dense": (
+        [
+            Flatten(),
+            Dense(units=83),
+            Tanh(),
+            Dense(units=20, bias=False),
+            Relu(),
+            Dense(units=5),
+        ],
+        (3, 4, 3),
+    ),
+    "both": (
+        [Conv2d(filters=18, kernel=2, algorithm="direct"), Relu(), Flatten(), Dense(units=19), Sigmoid()],
+        (2, 4, 5),
+    ),
     "few maps": ([Conv2d(filters=1, kernel=5, padding="same")], (120, 8, 5)),
     "winograd": ([Conv2d(filters=33, kernel=3, padding="same"), Relu(), MaxPool(window=2)], (20, 8, 10)),
     "winograd overlap": ([Conv2d(filters=20, kernel=5), Relu()], (20, 10, 12)),
@@ -73,6 +93,9 @@ def passes(name: str, dtype: Any, samples: int, taken: bool) -> tuple[Passes, Pa
     return stack.run(x, dout), by_reference(layers, stack.parameters(), x, dout), called
 
 
+CONVOLUTIONS = [name for name in NETWORKS if name != "dense"]
+"""Those that take the last samples of a batch apart in training."""
+
 OTHER_SUMS = ("few maps", "winograd", "winograd overlap")
 """Networks whose whole blocks are computed map by map, or by Winograd's algorithm."""
 
@@ -80,7 +103,7 @@ OTHER_SUMS = ("few maps", "winograd", "winograd overlap")
 @pytest.mark.usefixtures("few_tiles")
 @pytest.mark.parametrize(
     ("name", "dtype", "blocks"),
-    [*((name, np.float32, 1) for name in NETWORKS), ("direct", np.float64, 0), ("winograd", np.float64, 0)],
+    [*((name, np.float32, 1) for name in CONVOLUTIONS), ("direct", np.float64, 0), ("winograd", np.float64, 0)],
 )
 def test_a_remainder_has_the_bits_of_a_block(name: str, dtype: Any, blocks: int) -> None:
     """Alone and after a whole block, where both are computed by the same sums; those for the weights run in an order of
@@ -114,21 +137,44 @@ def test_lanes_without_a_sample_hold_zeros(name: str) -> None:
 
 @pytest.mark.usefixtures("few_tiles")
 @DTYPES
-@pytest.mark.parametrize("name", ["direct", "strides", "pooled"])
+@pytest.mark.parametrize("name", ["direct", "strides", "pooled", "dense", "both"])
 def test_samples_that_stay_apart_have_the_same_bits(name: str, dtype: Any) -> None:
-    """Between convolutions, and where they come in, in a prediction; in training they are put back into lanes."""
+    """From where they come in to where they go out of a prediction; in training they are put back into lanes."""
     layers, shape = NETWORKS[name]
     with remainders(taken=True):
         stack = Stack(layers, shape, dtype, batch_size=3)
         bound = stack.network.bind(3, training=False)
         prediction = Prediction(stack.network, dtype, Scaling(np.zeros(1), np.ones(1)), 3)
     assert not any(site.x.apart or site.out.apart for site in stack.bound.sites)
-    assert [(site.x.apart, site.out.apart) for site in bound.sites] == [(True, True), (True, False)]
-    assert sum(call.kernel is samples_apart for call in bound.forward) == 0
-    assert sum(call.kernel is samples_apart for call in stack.bound.forward) == 2
+    assert all(site.x.apart and site.out.apart for site in bound.sites)
+    assert not any(call.kernel is samples_apart for call in bound.forward)
     x, _ = stack.random(3)
     assert_array_equal(next(prediction.run(x)), stack.forward(x))
     assert_array_equal(next(prediction.run(x[1:])), stack.forward(x)[1:])
+
+
+@DTYPES
+def test_dense_layers_between_others_turn_samples_out_of_lanes_and_into_them(dtype: Any) -> None:
+    """Before it a layer that knows lanes alone, and after it."""
+    layers = [Tanh(), Dense(units=40), Dense(units=21), Softmax(), Dense(units=3)]
+    with remainders(taken=True):
+        network = Network(layers, (7,), np.dtype(dtype), 0)
+        prediction = Prediction(network, dtype, Scaling(np.zeros(1), np.ones(1)), 5)
+        sites = network.bind(5, training=False).sites
+    assert [site.x.apart for site in sites] == [False, False, True, False, False] and sites[-1].out.apart
+    x = np.random.default_rng(0).standard_normal((5, 7)).astype(dtype)
+    expected = forward(layers, network.layout.unpack(network.weights), x)[0][-1]
+    assert_allclose(next(prediction.run(x)), expected, rtol=1e-5 if dtype is np.float32 else 1e-13)
+
+
+@given(samples=st.integers(1, 15), groups=st.integers(1, 40), inputs=st.integers(1, 60))
+def test_chosen_tiles_of_samples_fit(samples: int, groups: int, inputs: int) -> None:
+    for registers in (4, 8, 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            tile = choose_samples_tile.__wrapped__(samples, groups, inputs, 16, 99)
+        assert samples % tile.rows == 0 and tile.columns <= groups and inputs % tile.run == 0
+        assert tile.rows * tile.columns <= max(registers, 8) - 2
 
 
 def test_samples_stay_apart_only_from_one_layer_to_the_next_that_takes_them_so() -> None:
@@ -141,7 +187,7 @@ def test_samples_stay_apart_only_from_one_layer_to_the_next_that_takes_them_so()
     with remainders(taken=True):
         network = Network(layers, (1, 9, 9), np.dtype(np.float64), 0)
         few, block = (network.bind(samples, training=False) for samples in (3, 9))
-    assert [site.x.apart for site in few.sites] == [True, False, False, True] and not few.out.apart
+    assert [site.x.apart for site in few.sites] == [True, False, False, True] and few.out.apart
     assert not any(site.x.apart for site in block.sites)
 
 

@@ -63,6 +63,11 @@ class Dense(Layer):
     def multiply_adds(self, shape: Shape) -> int:
         return self.units * shape[0]
 
+    def takes_apart(self, shape: Shape, samples: int, lanes: int) -> int:
+        from nnjit.tuning.algorithms import choose_dense_remainder
+
+        return choose_dense_remainder(samples, lanes)
+
     def equations(self, shape: Shape) -> Equations:
         (features,) = shape
         bias = "bias[f] + " if self.bias else ""
@@ -107,6 +112,10 @@ class Dense(Layer):
         zeros = aligned_zeros((max(inputs, len(weight) // inputs),), site.dtype)
         bias = site.parameters["bias"] if self.bias else zeros
 
+        if site.x.apart or site.out.apart:
+            site.forward += _apart(site, bias, work)
+            return
+
         # Forwards, a tile's rows divide a group of L outputs; the last one may run into the padding, whose weights are
         # 0.
         tile = replace(choose_strips_tile(outputs, blocks, run=inputs, group_rows=lanes), tap_step=lanes)
@@ -150,6 +159,29 @@ class Dense(Layer):
         extent = Extent(1, inputs, 1, blocks)
         ends = (zeros, dx, site.dx_epilogue, y)
         site.backward_input.append(_contraction(site, tile, extent, scalars, dout, output_steps, ends, work))
+
+
+def _apart(site: Site, bias: NDArray[Any], work: int) -> list[Call]:
+    """The calls of the forward pass where samples are apart, before it or after it."""
+    from dataclasses import replace
+
+    from nnjit.kernels.contraction_samples import contract_samples, samples_vectors
+    from nnjit.kernels.program import Call
+    from nnjit.site import apart_call
+    from nnjit.tuning.contraction_samples import choose_samples_tile
+
+    calls, x = [], site.x.view
+    if not site.x.apart:
+        taking, x = apart_call(site, x, site.batch_size)
+        calls.append(taking)
+    (inputs,), (outputs,) = site.x.shape, site.out.shape
+    groups = -(-outputs // site.lanes)
+    tile = choose_samples_tile(site.batch_size, groups, inputs, site.lanes, x.vectors.shape[1])
+    tile = replace(tile, apart=site.out.apart)
+    weight = site.parameters["weight"].reshape(-1, site.lanes)
+    scratch = site.workspace.by_thread(samples_vectors(tile))
+    operands = (tile, outputs, weight, x, bias, site.out.view, site.epilogue, scratch)
+    return [*calls, Call(contract_samples, -(-groups // tile.columns), operands, work)]
 
 
 def _contraction(

@@ -217,6 +217,13 @@ def remainder_cost(samples: int, lanes: int, rows: int, taps: int, products: int
     return samples * each + 8 * read + 10 * rows * written + groups * lanes * taps
 
 
+def choose_dense_remainder(samples: int, lanes: int) -> int:
+    """How many of the last of `samples` samples a dense layer's predictions leave to `contract_samples`, which the
+    lanes of a block would hold."""
+    remainder = samples % lanes
+    return remainder if 4 * remainder <= 3 * lanes else 0
+
+
 def choose_weights_remainder(
     samples: int,
     lanes: int,
