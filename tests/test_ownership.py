@@ -166,7 +166,7 @@ def test_no_entry_of_a_remainder_has_two_owners(name: str, threads: int, monkeyp
 
 @pytest.mark.usefixtures("few_tiles")
 @pytest.mark.parametrize("threads", [1, 9])
-@pytest.mark.parametrize("name", ["images", "pooled", "dense"])
+@pytest.mark.parametrize("name", ["images", "pooled", "eleven groups"])
 def test_no_entry_of_a_prediction_for_few_samples_has_two_owners(
     name: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +176,7 @@ def test_no_entry_of_a_prediction_for_few_samples_has_two_owners(
         bound = Network(layers, shape, np.dtype("float64"), 0).bind(3, training=False)
     assert overlapping(bound.forward) == []
     kernels = {call.kernel.__name__ for call in bound.forward}
-    assert ("contract_samples" if name == "dense" else "contract_remainder") in kernels
+    assert ("contract_remainder" if name in NETWORKS else "contract_samples") in kernels
 
 
 def test_shared_entries_are_seen() -> None:

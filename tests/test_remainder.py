@@ -18,6 +18,7 @@ from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View
 from nnjit.kernels.contraction_remainder import APART_VECTORS, apart_tasks, samples_apart
 from nnjit.kernels.contraction_remainder_weights import rows_of_samples
+from nnjit.kernels.contraction_samples import contract_samples
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes, store
 from nnjit.kernels.tiles import TileShape, tile_store
@@ -32,7 +33,7 @@ from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
 from nnjit.reference.network import forward
 from nnjit.steps import Feed, Prediction, Scaling
-from nnjit.tuning import machine
+from nnjit.tuning import contraction_samples, machine
 from nnjit.tuning.algorithms import choose_remainder, choose_weights_remainder, form_cost
 from nnjit.tuning.contraction_remainder import choose_remainder_tile, last_remainder_tile
 from nnjit.tuning.contraction_samples import choose_samples_tile
@@ -165,6 +166,23 @@ def test_dense_layers_between_others_turn_samples_out_of_lanes_and_into_them(dty
     x = np.random.default_rng(0).standard_normal((5, 7)).astype(dtype)
     expected = forward(layers, network.layout.unpack(network.weights), x)[0][-1]
     assert_allclose(next(prediction.run(x)), expected, rtol=1e-5 if dtype is np.float32 else 1e-13)
+
+
+def test_more_samples_than_registers_come_in_turns() -> None:
+    """Seven, by tiles of all and of one."""
+    layers, shape = NETWORKS["dense"]
+    network = Network(layers, shape, np.dtype(np.float32), 0)
+    x = np.random.default_rng(0).standard_normal((7, *shape)).astype(np.float32)
+    found = []
+    for registers, rows in ((32, 7), (8, 1)):
+        with pytest.MonkeyPatch.context() as patch, remainders(taken=True):
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(contraction_samples, "choose_samples_tile", choose_samples_tile.__wrapped__)
+            prediction = Prediction(network, np.float32, Scaling(np.zeros(1), np.ones(1)), 7)
+        tiles = [call.arguments[0] for call in prediction.program.calls if call.kernel is contract_samples]
+        assert [tile.rows for tile in tiles] == [rows] * 3
+        found.append(next(prediction.run(x)).tobytes())
+    assert found[0] == found[1]
 
 
 @given(samples=st.integers(1, 15), groups=st.integers(1, 40), inputs=st.integers(1, 60))
