@@ -22,7 +22,7 @@ from nnjit.bench.profile import PASSES, REST, _multiply_adds, profile
 from nnjit.bench.timing import LEAST_RUNS, median_seconds, race, run_times
 from nnjit.bench.workload import BATCHES, Workload, absent_files, bind_workload, measured_data
 from nnjit.config import LoadedConfig, parse_config
-from nnjit.errors import ConfigError
+from nnjit.errors import CheckFailedError, ConfigError
 from nnjit.kernels import limits as kernels
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.threads import get_threads
@@ -444,3 +444,41 @@ def test_the_page_of_random_convolutions_counts_what_is_slower(random_convolutio
     listed = random_convolutions.slowest(compared).splitlines()[2:]
     assert len(listed) == random_convolutions.WORST
     assert listed[0] == f"| 3x3 / 2 | 4 to 8 | 20 | 1 | 1 | {PASSES[0]} | 0.50 | 10 |"
+
+
+# Small batches
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script as a module, which compares with PyTorch."""
+    pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    return importlib.import_module("small_batches")
+
+
+@pytest.mark.peers
+def test_steps_and_predictions_of_a_small_batch_are_timed(small_batches: Any) -> None:
+    found = small_batches.compare("nielsen-mlp", 3, 0.01)
+    assert found[:2] == ("nielsen-mlp", 3)
+    assert min(*found.training, *found.prediction) > 0
+
+
+@pytest.mark.peers
+def test_predictions_that_differ_from_pytorchs_are_told(small_batches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_batches.TorchInference, "run", lambda self, number: np.full((3, 10), 2.0))
+    with pytest.raises(CheckFailedError, match=r"outputs that agree to 0.0001, got 0\.[0-9]+ \(NCHW\)"):
+        small_batches.compare("nielsen-mlp", 3, 0.01)
+
+
+@pytest.mark.peers
+def test_the_page_of_small_batches_tells_the_least_ratios(small_batches: Any) -> None:
+    compared = [
+        small_batches.Compared("a", 1, (2e-6, 3e-6), (1e-6, 4e-6)),
+        small_batches.Compared("b", 2, (1e-3, 2e-3), (2e-6, 2.5e-6)),
+    ]
+    page = small_batches.page({"date": "today"}, 2, "again", compared)
+    assert "1.50 in training, 1.25 in predictions" in page
+    assert (
+        "| a | 1 | 2 | 3 | 1.50 | 1 | 4 | 4.00 |" in page and "| b | 2 | 1,000 | 2,000 | 2.00 | 2 | 2 | 1.25 |" in page
+    )

@@ -33,7 +33,7 @@ from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
 from nnjit.reference.network import forward
 from nnjit.steps import Feed, Prediction, Scaling
-from nnjit.tuning import contraction_samples, machine
+from nnjit.tuning import machine
 from nnjit.tuning.algorithms import choose_remainder, choose_weights_remainder, form_cost
 from nnjit.tuning.contraction_remainder import choose_remainder_tile, last_remainder_tile
 from nnjit.tuning.contraction_samples import choose_samples_tile
@@ -177,7 +177,6 @@ def test_more_samples_than_registers_come_in_turns() -> None:
     for registers, rows in ((32, 7), (8, 1)):
         with pytest.MonkeyPatch.context() as patch, remainders(taken=True):
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
-            patch.setattr(contraction_samples, "choose_samples_tile", choose_samples_tile.__wrapped__)
             prediction = Prediction(network, np.float32, Scaling(np.zeros(1), np.ones(1)), 7)
         tiles = [call.arguments[0] for call in prediction.program.calls if call.kernel is contract_samples]
         assert [tile.rows for tile in tiles] == [rows] * 3
@@ -190,7 +189,7 @@ def test_chosen_tiles_of_samples_fit(samples: int, groups: int, inputs: int) -> 
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
-            tile = choose_samples_tile.__wrapped__(samples, groups, inputs, 16, 99)
+            tile = choose_samples_tile(samples, groups, inputs, 16, 99)
         assert samples % tile.rows == 0 and tile.columns <= groups and inputs % tile.run == 0
         assert tile.rows * tile.columns <= max(registers, 8) - 2
 

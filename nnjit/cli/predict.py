@@ -37,7 +37,8 @@ def predict(model: Path, file: str, format: Literal["csv", "jsonl"], probabiliti
 
     MODEL is a checkpoint, or the folder of a run, whose best checkpoint is taken. FILE is a table of inputs (CSV), a
     .npy or an IDX file; standard input unless given. A class is answered by its name, a number in the units of the
-    training targets. With --block 1 every line is answered as it comes.
+    training targets. With --block 1 every line is answered as it comes. The last digits of numbers may depend on how
+    many are answered at once.
 
     \b
     Examples:

@@ -9,7 +9,12 @@ with L = 16 in float32 and 8 in float64 (64 bytes) on every CPU. Sample s is lan
 sample carry zeros at the input, and the loss gives them a zero gradient. So a kernel is the formula for one sample with
 vectors in the place of numbers, and odd channel counts, strides or image sizes cost no lanes. Few samples in a block
 would leave most lanes idle: of them, the remainder of a batch, convolutions are computed with rows in the lanes where
-that costs less, from the same memory and, but for gradients to weights, to the same bits.
+that costs less, once each sample's numbers lie side by side,
+
+    images (samples, channels, height, width)           vectors (samples, features)
+
+which are put back into lanes afterwards. They get the bits of a block where that is computed by the same sums. In
+predictions for so few samples they stay apart from one layer to the next.
 
 A kernel is a plain function of a task number and of its operands: task t writes what no other task of the same call
 writes (or writes the same bits), so tasks run in any order on any number of threads with one result. Kernels are

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
 from nnjit.tuning.cost import LONGEST_FAR_RUN, largest_divisor, tile_fits
@@ -12,7 +10,6 @@ MOST_STREAMS = 8
 """Groups of outputs of a tile at most, each of which reads weights at a place of its own."""
 
 
-@cache
 def choose_samples_tile(samples: int, groups: int, inputs: int, lanes: int, step: int) -> TileShape:
     """The tile for `samples` samples, whose numbers lie `step` apart, and `groups` groups of `lanes` outputs: as many
     samples as the registers hold, and no more groups than leave every thread some."""
