@@ -87,7 +87,7 @@ def contract_remainder(
     task, thread, tile, last, extent, phases, w, x, x_taps, bias, out, epilogue, y, winners, scratch
 ):
     """out[p, r, i, j] = epilogue(bias[r] + sum over k of w[p, r, k] * x[i, j, x_taps[k]], y[p, r, i, j]) in the first
-    tile.samples lanes, epilogue(0, y) in the others
+    tile.samples lanes, 0 in the others
 
     last: the tile for the last positions of a line, where its tiles leave some, which has only those
     phases (P, 2): how far the results of each lie from those that out tells, and from y
@@ -99,8 +99,8 @@ def contract_remainder(
     winners (0, L), or (R * (I // 2) * (J // 2), L) of unsigned integers: then out (R, I // 2, J // 2) gets the largest
     entry of each 2x2 window, winners which of the four it was, as `pooling.max_pool_forward` counts them; without y
     scratch (threads, vectors, L): `remainder_vectors` for the calling thread
-    The rows of the tile are positions of a line, tile.row_step apart, its columns vectors of L rows. A task
-    owns such a tile's rows of a phase, and a line, or the two that are pooled.
+    The rows of the tile are positions of a line, tile.row_step apart, its columns vectors of L rows. A task owns such a
+    tile's rows of a phase, and a line, or the two that are pooled.
     """
     near = scratch[thread]
     lanes = near.shape[1]
