@@ -18,6 +18,7 @@ from nnjit.config.document import show, to_yaml
 from nnjit.data.dataset import Split, load_split
 from nnjit.data.splitting import SplitName
 from nnjit.errors import ConfigError, DataError
+from nnjit.kernels.simd import lanes
 from nnjit.losses import Loss
 from nnjit.network import Network
 from nnjit.prepare import misfit
@@ -84,16 +85,21 @@ class TrainedModel:
         metric = metric_for(config, self.classes)
         return Evaluation(self.network, config.loss, metric, split, self.inputs, self.targets).run()
 
-    def outputs(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """The network's outputs (n, *shape) for blocks of raw inputs (n, *shape) that share a dtype.
+    def outputs(self, blocks: Iterable[NDArray[Any]], most: int = EVALUATION_BATCH) -> Iterator[NDArray[Any]]:
+        """The network's outputs (n, *shape) for blocks of up to `most` raw inputs (n, *shape) that share a dtype.
 
         Raises DataError for inputs so large that an output is NaN or infinite.
         """
-        prediction, first = None, 0
+        prediction: Prediction | None = None
+        first = 0
         for block in blocks:
-            # As many at once as come at first: an image by itself does not wait for the work of a full batch.
-            most = min(max(len(block), 1), EVALUATION_BATCH)
-            prediction = prediction or Prediction(self.network, block.dtype, self.inputs, most)
+            if prediction is None:
+                batch_size = most
+                if most >= (width := lanes(self.network.dtype)):
+                    # Whole blocks, whose kernels the evaluation has compiled. For so few that they would fill none
+                    # there are kernels of their own, which answer to one image without the work for a block.
+                    batch_size = -(-min(len(block), most, EVALUATION_BATCH) // width) * width
+                prediction = Prediction(self.network, block.dtype, self.inputs, batch_size)
             for part in prediction.run(block):
                 finite = np.isfinite(part)
                 if not finite.all():

@@ -16,6 +16,7 @@ import pytest
 from command import DIGITS, TINY, command, environment, nnjit, without_compiling
 from safetensors.numpy import load_file, save_file
 
+from nnjit import trained as trained_model
 from nnjit.checkpoint import Checkpoint, read_checkpoint
 
 
@@ -185,6 +186,27 @@ def test_predict_reads_npy_from_a_pipe_and_answers_alike(model: str) -> None:
     np.save(pipe, np.array(rows, np.uint8))
     as_bytes = nnjit("predict", model, "--probabilities", "--block", 7, stdin=pipe.getvalue())
     assert as_bytes.stdout == nnjit("predict", model, "--probabilities", stdin=as_csv(rows)).stdout
+
+
+@pytest.mark.parametrize(
+    ("rows", "block", "batch_size"), [(3, 256, 16), (40, 256, 48), (40, 20, 32), (40, 15, 15), (3, 1, 1)]
+)
+def test_predict_computes_no_more_at_once_than_is_asked_for(
+    model: str, rows: int, block: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whole blocks, whose kernels are there, unless blocks are smaller."""
+    made = []
+
+    class Recorded(trained_model.Prediction):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(arguments[-1])
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(trained_model, "Prediction", Recorded)
+    result = nnjit("predict", model, "--block", block, stdin=as_csv(table("test", rows)))
+    answers = logits(read_checkpoint(Path(model)), table("test", rows)).argmax(axis=1)
+    assert result.stdout == "class\n" + "".join(f"{label}\n" for label in answers)
+    assert made == [batch_size]
 
 
 def test_predict_of_a_header_alone_is_a_header(model: str) -> None:
