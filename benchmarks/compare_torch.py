@@ -21,7 +21,7 @@ from results import PagePath, machine, page, write_page
 from sklearn_peer import DIFFERENCES, sklearn_epoch
 from threadpoolctl import threadpool_limits
 from torch_peer import MODES, TorchInference, TorchTraining, modes_for
-from workloads import INFERENCE, INFERENCE_BATCH, WORKLOADS, workload
+from workloads import INFERENCE, INFERENCE_BATCH, chosen, workload
 
 from nnjit.bench.limits import machine_limits
 from nnjit.bench.profile import Profile, profile
@@ -75,6 +75,13 @@ class Comparison:
     def rate(self, contender: str) -> float:
         """Samples per second."""
         return self.batch_size / self.seconds[contender]
+
+
+def warn_if_busy() -> None:
+    """Say so if other processes keep the machine busy."""
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        click.echo(f"warning: load average {load:.1f}; other processes slow the contenders unequally", err=True)
 
 
 def losses_of(run: Callable[[int], float]) -> np.ndarray:
@@ -232,26 +239,20 @@ def main(
     write: Path | None,
 ) -> None:
     """Compare nnjit with PyTorch on the workloads NAME..., all of them by default."""
-    unknown = [name for name in names if name not in WORKLOADS]
-    if unknown:
-        raise click.BadParameter(f"expected workloads among {', '.join(WORKLOADS)}, got {unknown[0]!r}")
+    wanted = chosen(names)
     threads = threads or get_threads()
     set_threads(threads)
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # torch.compile's
     facts = machine()
-    if os.getloadavg()[0] > BUSY:
-        click.echo(
-            f"warning: load average {os.getloadavg()[0]:.1f}; other processes slow the contenders unequally", err=True
-        )
+    warn_if_busy()
     modes = tuple(mode for mode in MODES if not (no_compile and mode == "torch.compile"))
-    chosen = names or WORKLOADS
     comparisons = []
     try:
-        for name in chosen:
+        for name in wanted:
             comparisons.append(compare_training(name, rounds, seconds, modes, threads))
             show(comparisons[-1])
-        for name in chosen:
+        for name in wanted:
             if name in INFERENCE and not no_inference:
                 comparisons.append(compare_inference(name, rounds, seconds, modes))
                 show(comparisons[-1])

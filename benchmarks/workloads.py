@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import click
 
 from nnjit.config import LoadedConfig, load_config
 
@@ -16,6 +19,14 @@ INFERENCE = ("lenet5", "vgg-small")
 
 INFERENCE_BATCH = 256
 """Samples of a batch of predictions."""
+
+
+def chosen(names: Sequence[str]) -> Sequence[str]:
+    """The workloads that a command is asked for: all of them, unless some are named. Raises BadParameter."""
+    unknown = [name for name in names if name not in WORKLOADS]
+    if unknown:
+        raise click.BadParameter(f"expected workloads among {', '.join(WORKLOADS)}, got {unknown[0]!r}")
+    return names or WORKLOADS
 
 
 def workload(name: str) -> LoadedConfig:

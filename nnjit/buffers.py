@@ -150,9 +150,9 @@ class Buffer:
         """The first `samples` samples as an array (samples, *shape), a copy."""
         view, size = self.view, self.view.vectors.itemsize
         # How many samples a block has, and how far they and their numbers lie apart.
-        width, apart, step = (
-            (samples, view.block, 1) if self.apart else (view.vectors.shape[1], 1, view.vectors.shape[1])
-        )
+        width, apart, step = view.vectors.shape[1], 1, view.vectors.shape[1]
+        if self.apart:
+            (width, apart), step = view.vectors.shape, 1
         shape = (-(-samples // width), width, *self.extent[1:])
         steps = [size * n for n in (step * view.block, apart, step * view.row, step * view.line, step * view.column)]
         # Strides instead of `places`, which takes longer than a small network (20 instead of 2 us).

@@ -209,7 +209,7 @@ class Convolution:
             else:
                 site.forward += direct_sums(site, filters, sums._replace(ends=ends), window)
         if apart:
-            site.forward += remainder_sums(site, filters, [sums], window, apart, (site.x.apart, site.out.apart))
+            site.forward += remainder_sums(site, filters, [sums], window, apart)
 
     def _computed(self, site: Site) -> Extent:
         """The sizes of what the sums are computed for: the output, or if it is pooled, what falls into a window."""

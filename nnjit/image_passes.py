@@ -207,36 +207,27 @@ def _packed_contraction(
     return [*calls, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
 
 
-def remainder_sums(
-    site: Site,
-    filters: Filters,
-    sums: Sequence[Sums],
-    x: View,
-    samples: int,
-    apart: tuple[bool, bool] = (False, False),
-) -> list[Call]:
+def remainder_sums(site: Site, filters: Filters, sums: Sequence[Sums], x: View, samples: int) -> list[Call]:
     """The sums for the last block, of which only `samples` lanes hold a sample: those are taken out of the lanes first,
-    and put back into them; unless samples of the image, or of the results, are `apart` anyway."""
+    and put back into them; unless they come to the site apart, or leave it so, as in predictions they may."""
     last = sums[0].ends.extent.blocks - 1
     calls, image = [], x._replace(start=x.start + last * x.block)
-    if not apart[0]:
+    if not site.x.apart:
         taking, image = apart_call(site, image, samples)
         calls.append(taking)
     for part in sums:
-        calls += _remainder_contraction(site, filters, part.of_blocks(last, 1), image, samples, apart[1])
+        calls += _remainder_contraction(site, filters, part.of_blocks(last, 1), image, samples)
     return calls
 
 
-def _remainder_contraction(
-    site: Site, filters: Filters, sums: Sums, x: View, samples: int, stays_apart: bool
-) -> list[Call]:
+def _remainder_contraction(site: Site, filters: Filters, sums: Sums, x: View, samples: int) -> list[Call]:
     """Likewise, once the samples are apart."""
     passed, ends, _ = sums
     extent, taps = ends.extent, len(passed.x)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     run = passed.run if passed.run_step else 1
     tile = choose_remainder_tile(extent.rows, site.lanes, taps, run, x.column, used)
-    tile = replace(tile, samples=samples, apart=stays_apart)
+    tile = replace(tile, samples=samples, apart=site.out.apart)
     last = last_remainder_tile(tile, extent.columns)
     calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, extent.rows)
     columns = np.array(used_by_tiles(used, tile.rows), np.int64)

@@ -94,9 +94,8 @@ class BoundNetwork:
         ]
         borders += [_border_between(stage.out_shape, None, is_view=False) for stage in stages[-1:]]
         apart = [not training and self._takes_apart(stage) for stage in stages]
-        outputs = (
-            [self._allocate(stages[0].shape, borders[0], apart[0] and self._stays_apart(apart, 0))] if stages else []
-        )
+        comes_apart = any(apart) and self._stays_apart(apart, 0)
+        outputs = [self._allocate(stages[0].shape, borders[0], comes_apart)] if stages else []
         for number, (stage, border) in enumerate(zip(stages, borders[1:], strict=True)):
             if stage.layer.is_view:
                 outputs.append(outputs[-1].reshaped(stage.out_shape))

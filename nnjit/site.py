@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Buffer
 from nnjit.kernels.activations import Epilogue, apply
+from nnjit.kernels.batches import apart_tasks, samples_apart
 from nnjit.kernels.borders import clear_border, clear_planes
 from nnjit.kernels.contraction import View
-from nnjit.kernels.contraction_remainder import apart_tasks, samples_apart
 from nnjit.kernels.program import Call
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads

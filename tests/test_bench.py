@@ -385,12 +385,16 @@ def test_a_page_without_a_folder_is_refused_before_anything_is_measured(
 # Random convolutions
 
 
-@pytest.fixture
-def random_convolutions(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script as a module, which compares with PyTorch."""
+def beside_torch(monkeypatch: pytest.MonkeyPatch, script: str) -> Any:
+    """A script as a module, which compares with PyTorch."""
     pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    return importlib.import_module("random_convolutions")
+    return importlib.import_module(script)
+
+
+@pytest.fixture
+def random_convolutions(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return beside_torch(monkeypatch, "random_convolutions")
 
 
 @pytest.mark.peers
@@ -451,10 +455,7 @@ def test_the_page_of_random_convolutions_counts_what_is_slower(random_convolutio
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script as a module, which compares with PyTorch."""
-    pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    return importlib.import_module("small_batches")
+    return beside_torch(monkeypatch, "small_batches")
 
 
 @pytest.mark.peers

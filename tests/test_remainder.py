@@ -14,9 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
+from nnjit.kernels.batches import APART_VECTORS, apart_tasks, samples_apart
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View
-from nnjit.kernels.contraction_remainder import APART_VECTORS, apart_tasks, samples_apart
 from nnjit.kernels.contraction_remainder_weights import rows_of_samples
 from nnjit.kernels.contraction_samples import contract_samples
 from nnjit.kernels.program import Call, Program

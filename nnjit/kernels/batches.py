@@ -5,7 +5,7 @@ from __future__ import annotations
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import full, load, store
 from nnjit.kernels.tiles import tile_store
-from nnjit.kernels.transposition import tile_across, tile_of_samples
+from nnjit.kernels.transposition import tile_across, tile_of_samples, tile_store_samples
 
 
 @kernel
@@ -101,3 +101,32 @@ def samples_to_rows(task, groups, width, x, out):
     tile = tile_across(x.vectors, x.start + block * x.block + group * lanes * x.row, x.row)
     first = (group // width * samples + block * lanes) * width + group % width
     tile_store(tile, out, first, width, 0, 0)
+
+
+APART_VECTORS = 512
+"""Vectors of a block that a task of `samples_apart` takes; the last one takes what is left as well."""
+
+
+def apart_tasks(vectors: int) -> int:
+    """The tasks of `samples_apart` for so many vectors."""
+    return max(1, vectors // APART_VECTORS)
+
+
+@kernel
+def samples_apart(task, tile, x, out):
+    """out[s, v] = x[v, s] for the first tile.samples lanes
+
+    x (vectors, L)  out (samples, vectors), fully overwritten
+    A task owns APART_VECTORS vectors or more.
+    """
+    lanes = x.shape[1]
+    if len(x) < lanes:
+        for v in range(len(x)):
+            for sample in range(tile.samples):
+                out[sample, v] = x[v, sample]
+        return
+    first = task * APART_VECTORS
+    stop = first + APART_VECTORS if first + 2 * APART_VECTORS <= len(x) else len(x)
+    for at in range(first, stop, lanes):
+        start = min(at, stop - lanes)
+        tile_store_samples(tile, tile_across(x, start, 1), out, start)

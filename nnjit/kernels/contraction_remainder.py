@@ -25,7 +25,6 @@ from nnjit.kernels.transposition import (
     tile_across,
     tile_of_lanes,
     tile_store_corner,
-    tile_store_samples,
 )
 
 
@@ -33,35 +32,6 @@ def remainder_vectors(tile: TileShape, extent: Extent, lines: int) -> int:
     """Vectors of scratch memory that `contract_remainder` needs for a thread, of which a task owns `lines` lines: their
     sums, and a tile's biases."""
     return (tile.samples * lines * extent.columns + max(tile.rows, tile.lanes)) * tile.columns
-
-
-APART_VECTORS = 512
-"""Vectors of a block that a task of `samples_apart` takes; the last one takes what is left as well."""
-
-
-def apart_tasks(vectors: int) -> int:
-    """The tasks of `samples_apart` for so many vectors."""
-    return max(1, vectors // APART_VECTORS)
-
-
-@kernel
-def samples_apart(task, tile, x, out):
-    """out[s, v] = x[v, s] for the first tile.samples lanes
-
-    x (vectors, L)  out (samples, vectors), fully overwritten
-    A task owns APART_VECTORS vectors or more.
-    """
-    lanes = x.shape[1]
-    if len(x) < lanes:
-        for v in range(len(x)):
-            for sample in range(tile.samples):
-                out[sample, v] = x[v, sample]
-        return
-    first = task * APART_VECTORS
-    stop = first + APART_VECTORS if first + 2 * APART_VECTORS <= len(x) else len(x)
-    for at in range(first, stop, lanes):
-        start = min(at, stop - lanes)
-        tile_store_samples(tile, tile_across(x, start, 1), out, start)
 
 
 FETCHED_AHEAD = 256

@@ -24,9 +24,6 @@ class Flatten(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         return (math.prod(shape),)
 
-    def takes_apart(self, shape: Shape, samples: int, lanes: int) -> int:
-        return samples % lanes
-
     def equations(self, shape: Shape) -> Equations:
         size = f"${' * '.join(map(str, shape))} = {math.prod(shape)}$ entries, in row-major order."
         if len(shape) == 1:

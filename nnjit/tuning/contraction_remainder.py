@@ -32,7 +32,7 @@ def choose_remainder_tile(
     position uses.
 
     Weights that do not stay in the second cache are fetched ahead: one image of 8x8 of 512 maps to 512 by 3x3 on two
-    cores 1320 to 850 us.
+    cores 1320 to 950 us.
     """
     run = largest_divisor(run, LONGEST_REMAINDER_RUN)
 
