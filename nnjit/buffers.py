@@ -66,14 +66,27 @@ class Buffer:
 
     If samples are `apart`, there are too few for a block, and the numbers of each lie side by side: `view` says where
     those of an entry lie in `vectors` (samples, numbers), as if they were vectors.
+
+    An image may have its `channels_in_lanes` instead: then a block is a sample, and a row L channels, of which the last
+    row may lack some.
     """
 
-    def __init__(self, view: View, blocks: int, shape: Shape, *, clears: bool = False, apart: bool = False) -> None:
+    def __init__(
+        self,
+        view: View,
+        blocks: int,
+        shape: Shape,
+        *,
+        clears: bool = False,
+        apart: bool = False,
+        channels_in_lanes: bool = False,
+    ) -> None:
         self.view = view
         self.blocks = blocks
         self.shape = shape
         self.clears = clears
         self.apart = apart
+        self.channels_in_lanes = channels_in_lanes
 
     @classmethod
     def allocate(cls, blocks: int, shape: Shape, dtype: Any, border: Border = Border()) -> Buffer:  # noqa: B008
@@ -86,6 +99,14 @@ class Buffer:
         """Likewise, for samples that are apart."""
         plan, size = cls._plan(1, shape, dtype, border)
         return cls(plan._replace(vectors=aligned_zeros((samples, size), dtype)), 1, shape, apart=True)
+
+    @classmethod
+    def allocate_channels_in_lanes(cls, samples: int, shape: Shape, dtype: Any, border: Border) -> Buffer:
+        """A buffer of zeros for images with their channels in lanes."""
+        channels, *sizes = shape
+        plan, size = cls._plan(samples, (-(-channels // lanes(dtype)), *sizes), dtype, border)
+        vectors = aligned_zeros((size, lanes(dtype)), dtype)
+        return cls(plan._replace(vectors=vectors), samples, shape, channels_in_lanes=True)
 
     @classmethod
     def allocate_in_turns(cls, blocks: int, spaces: Sequence[tuple[Shape, Border]], dtype: Any) -> list[Buffer]:
@@ -118,7 +139,40 @@ class Buffer:
     @property
     def extent(self) -> Extent:
         """The sizes that a kernel runs over."""
-        return Extent(self.blocks, *axes_in_memory(self.shape))
+        rows, height, width = axes_in_memory(self.shape)
+        return Extent(self.blocks, -(-rows // self._lanes) if self.channels_in_lanes else rows, height, width)
+
+    @property
+    def _lanes(self) -> int:
+        """Lanes of a vector."""
+        return lanes(self.view.vectors.dtype)
+
+    @property
+    def _samples(self) -> int:
+        """How many samples it has space for."""
+        if self.apart:
+            return len(self.view.vectors)
+        return self.blocks if self.channels_in_lanes else self.blocks * self._lanes
+
+    @property
+    def scalars(self) -> View:
+        """Where the number of (sample, -, line, column) lies, if samples are apart or channels in lanes; what a row
+        adds to that, `row_places` says."""
+        view, width = self.view, 1 if self.apart else self._lanes
+        block = view.vectors.shape[1] if self.apart else view.block
+        return View(view.vectors, width * view.start, width * block, 0, width * view.line, width * view.column)
+
+    @property
+    def row_run(self) -> int:
+        """How many channels in lanes have their numbers side by side, from each multiple of that on; 0 if none do."""
+        return math.gcd(self.shape[0], self._lanes) if self.channels_in_lanes else 0
+
+    def row_places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How far from that of the first one the numbers of some rows lie, or channels; of samples in lanes, the
+        vectors."""
+        if not self.channels_in_lanes:
+            return rows * self.view.row
+        return rows // self._lanes * (self.view.row * self._lanes) + rows % self._lanes
 
     @property
     def bordered(self) -> bool:
@@ -139,15 +193,21 @@ class Buffer:
     def places(self, samples: int) -> NDArray[np.int64]:
         """Where the entries of the first `samples` samples, in the order of (samples, *shape), lie in the flat
         memory."""
-        assert not self.apart
-        view, extent = self.view, self.extent
-        lanes = view.vectors.shape[1]
-        s, c, i, j = np.ogrid[:samples, : extent.rows, : extent.lines, : extent.columns]
+        rows, height, width = axes_in_memory(self.shape)
+        s, c, i, j = np.ogrid[:samples, :rows, :height, :width]
+        if self.apart or self.channels_in_lanes:
+            view = self.scalars
+            place = view.start + s * view.block + self.row_places(c) + i * view.line + j * view.column
+            return np.asarray(place, dtype=np.int64).reshape(-1)
+        view, lanes = self.view, self._lanes
         vector = view.start + s // lanes * view.block + c * view.row + i * view.line + j * view.column
         return np.asarray(vector * lanes + s % lanes, dtype=np.int64).reshape(-1)
 
     def read(self, samples: int) -> NDArray[Any]:
         """The first `samples` samples as an array (samples, *shape), a copy."""
+        if self.channels_in_lanes:
+            numbers: NDArray[Any] = self.view.vectors.reshape(-1)[self.places(samples)]
+            return numbers.reshape(samples, *self.shape)
         view, size = self.view, self.view.vectors.itemsize
         # How many samples a block has, and how far they and their numbers lie apart.
         width, apart, step = view.vectors.shape[1], 1, view.vectors.shape[1]
@@ -162,5 +222,5 @@ class Buffer:
     def write(self, values: NDArray[Any]) -> None:
         """Set the first len(values) samples from an array (samples, *shape) and the others to zero."""
         memory = self.view.vectors.reshape(-1)
-        memory[self.places(self.blocks * self.view.vectors.shape[1])] = 0
+        memory[self.places(self._samples)] = 0
         memory[self.places(len(values))] = values.reshape(-1)

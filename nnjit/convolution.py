@@ -26,6 +26,7 @@ from nnjit.image_passes import (
     Taps,
     by_overlap,
     by_winograd,
+    channel_sums,
     direct_sums,
     remainder_sums,
 )
@@ -37,6 +38,7 @@ from nnjit.layers.window import Axis
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site, zeros_call
 from nnjit.tuning.algorithms import (
+    LaneCosts,
     choose_bands,
     choose_form,
     choose_input_form,
@@ -44,6 +46,8 @@ from nnjit.tuning.algorithms import (
     choose_taps_first,
     choose_weights_form,
     form_cost,
+    image_lane_costs,
+    weights_lane_costs,
 )
 from nnjit.tuning.contraction import choose_blocks
 from nnjit.weight_gradients import WeightGradients
@@ -123,6 +127,21 @@ class Convolution:
         ]
         return int(met[0] * met[1])
 
+    def lane_costs(self, lanes: int, training: bool, to_input: bool) -> LaneCosts:
+        """What samples or channels in lanes cost, forwards or in training, with or without the gradient to the
+        input."""
+        channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
+        sizes = self.axes[0].size, self.axes[1].size
+        costs = image_lane_costs(self.filters, channels, self._products, sizes, self._forward_form, lanes)
+        if not training:
+            return costs
+        shared = self.kernel[0] > self.stride[0] or self.kernel[1] > self.stride[1]
+        costs += weights_lane_costs(self.filters, channels, area, shared, sizes, self._weights_form, lanes)
+        if to_input:
+            form, sizes = self._input_form[0], (self.shape[1], self.shape[2])
+            costs += image_lane_costs(channels, self.filters, self._products, sizes, form, lanes)
+        return costs
+
     def takes_apart(self, samples: int, lanes: int) -> int:
         """How many of the last of `samples` samples the forward pass computes by themselves."""
         sizes = self.axes[0].size, self.axes[1].size
@@ -180,6 +199,9 @@ class Convolution:
         channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
         (down, right), (vertical, horizontal) = self.stride, self.axes
         extent, x = self._computed(site), site.x.view
+        if site.out.channels_in_lanes:
+            x = site.x.scalars
+        places = site.x.row_places(np.arange(channels))
         weight = site.parameters["weight"]
         zeros = aligned_zeros((max(channels, self.filters) + site.lanes,), site.dtype)
         bias = site.parameters.get("bias", zeros)
@@ -193,13 +215,20 @@ class Convolution:
         # First what takes most of the workspace.
         if site.dout is not None:
             weights = WeightGradients(channels, self.filters, self.kernel, self.stride, self._weights_form)
-            weights.bind(site, extent, window, work)
+            if site.out.channels_in_lanes:
+                weights.bind_channels_in_lanes(site, extent, window)
+            else:
+                weights.bind(site, extent, window, work)
             if site.dx is not None:
                 self._bind_input(site, zeros, work)
         filters = Filters(weight, channels * area, area, rotated=False)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
+        if site.out.channels_in_lanes:
+            sums = Sums(self._forward_taps(x, places, extent, site.x.row_run), ends)
+            site.forward += channel_sums(site, filters, sums, self.filters, window)
+            return
         map_taps = self._forward_map_taps(x, extent) if self._by_maps and site.winners is None else None
-        sums = Sums(self._forward_taps(x, extent), ends, map_taps)
+        sums = Sums(self._forward_taps(x, places, extent), ends, map_taps)
         form, apart = self._forward_form, self.takes_apart(site.batch_size, site.lanes)
         whole = extent.blocks - (apart > 0)
         if whole:
@@ -218,26 +247,32 @@ class Convolution:
             return extent
         return extent._replace(lines=2 * extent.lines, columns=2 * extent.columns)
 
-    def _forward_taps(self, x: View, extent: Extent) -> Taps:
-        """What an output sums over."""
+    def _forward_taps(self, x: View, rows: NDArray[np.int64], extent: Extent, side_by_side: int = 0) -> Taps:
+        """What an output sums over; `rows`: what each channel adds to where x
+        lies, `side_by_side` how many do so."""
         channels, (height, width) = self.shape[0], self.kernel
         lines = _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1])
-        if self._by_maps:
+        columns, run = np.tile([0, channels * width], (extent.columns, 1)), (width, 1) if width > 1 else (channels, 0)
+        if side_by_side:
+            u, v, c = grid(range(height), range(width), range(channels))
+            columns = channels * _spans(extent.columns, self.stride[1], self._offsets(1), self.shape[2])
+            group, run = channels * width, (side_by_side, 1)
+        elif self._by_maps:
             # The order of `_forward_map_taps`, in which the sums for a pooling of its own are computed.
             c, u, v = grid(range(channels), range(height), range(width))
             group, lines = len(c), np.tile([0, 1], (extent.lines, 1))
+            columns = np.tile([0, group], (extent.columns, 1))
         else:
             # Lines of the kernel come first, so that the ones which meet the border are the first or the last taps.
             u, c, v = grid(range(height), range(channels), range(width))
             group = channels * width
         return Taps(
             c * height * width + u * width + v,
-            c * x.row + u * x.line + v * x.column,
+            rows[c] + u * x.line + v * x.column,
             group,
             lines,
-            np.tile([0, group], (extent.columns, 1)),
-            width if width > 1 else channels,
-            1 if width > 1 else 0,
+            columns,
+            *run,
             height <= self.stride[0],
             self.stride[0] > 1,
             height <= self.stride[0] and width <= self.stride[1],
@@ -258,6 +293,13 @@ class Convolution:
         dout, dx = site.dout.view, site.dx.view
         filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
         alike, unreached = self._alike_phases()
+        if site.dx.channels_in_lanes:
+            if unreached:
+                site.backward_input.append(zeros_call(site.dx, 0, site.dx.blocks))
+            for pairs in alike:
+                part = self._input_sums(site, zeros, pairs)
+                site.backward_input += channel_sums(site, filters, part, channels, site.dout.scalars)
+            return
         sums = [self._input_sums(site, zeros, pairs) for pairs in alike]
         form, overlaps = self._input_form
         # Over the tiles of the output the gradient has no zeros round it, which sums would read.
@@ -291,13 +333,19 @@ class Convolution:
     def _input_sums(self, site: Site, zeros: NDArray[Any], pairs: list[tuple[Phase, Phase]]) -> Sums:
         """What the gradient of these phases, which read the same, sums over."""
         assert site.dout is not None and site.dx is not None
-        dout, dx, y, extent = site.dout.view, site.dx.view, site.x.view, site.dx.extent
+        dx, extent = site.dx.view, site.dx.extent
+        # Numbers of the network that come apart are no activation's.
+        y = dx if site.x.apart else site.x.view
+        in_lanes = site.dx.channels_in_lanes
+        dout = site.dout.scalars if in_lanes else site.dout.view
+        places = site.dout.row_places(np.arange(self.filters))
         upper, lower = pairs[0]
         reached = extent._replace(lines=upper.positions, columns=lower.positions)
         to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
         phases = self._phases_from(pairs, dx, y)
         ends = Ends(zeros, to, reached, site.dx_epilogue, made, phases=phases)
-        return Sums(self._input_taps(dout, upper, lower), ends, self._input_map_taps(dout, upper, lower))
+        map_taps = None if in_lanes else self._input_map_taps(dout, upper, lower)
+        return Sums(self._input_taps(dout, places, upper, lower, site.dout.row_run), ends, map_taps)
 
     def _alike_phases(self) -> tuple[list[list[tuple[Phase, Phase]]], bool]:
         """The phases of both axes that any tap reaches, those together that read the same positions of the output's
@@ -316,15 +364,16 @@ class Convolution:
         places = [down * view.line + right * view.column for view in (dx, y)]
         return Phases(down * self.kernel[1] + right, np.stack(places, axis=1))
 
-    def _input_taps(self, dout: View, upper: Phase, lower: Phase) -> Taps:
-        """What the gradient of an input position of these phases sums over."""
+    def _input_taps(self, dout: View, rows: NDArray[np.int64], upper: Phase, lower: Phase, side_by_side: int) -> Taps:
+        """What the gradient of an input position of these phases sums over; `rows`: what each filter adds to where
+        dout lies, `side_by_side` how many do so."""
         vertical, horizontal = self.axes
         channels, (kernel_height, kernel_width) = self.shape[0], self.kernel
         down_by, right_by = np.array(upper.offsets, np.int64), np.array(lower.offsets, np.int64)
         columns = _spans(lower.positions, 1, right_by, horizontal.size)
         indices = range(len(upper.taps)), range(len(lower.taps)), range(self.filters)
         width = len(lower.taps)
-        taps_first = choose_taps_first(channels, width, lower.positions, _needed(columns))
+        taps_first = side_by_side > 0 or choose_taps_first(channels, width, lower.positions, _needed(columns))
         if taps_first:
             u, v, f = grid(*indices)
             columns = columns * self.filters
@@ -332,10 +381,12 @@ class Convolution:
             u, f, v = grid(indices[0], indices[2], indices[1])
             columns = np.tile([0, self.filters * width], (lower.positions, 1))
         run, run_step = (self.filters, 0) if width == 1 or taps_first else (width, 1)
+        if side_by_side:
+            run, run_step = side_by_side, 1
         u_taps, v_taps = np.array(upper.taps, np.int64), np.array(lower.taps, np.int64)
         return Taps(
             f * channels * kernel_height * kernel_width + u_taps[u] * kernel_width + v_taps[v],
-            f * dout.row + down_by[u] * dout.line + right_by[v] * dout.column,
+            rows[f] + down_by[u] * dout.line + right_by[v] * dout.column,
             self.filters * width,
             _spans(upper.positions, 1, down_by, vertical.size),
             columns,

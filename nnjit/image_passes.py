@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors
 from nnjit.kernels.contraction_bands import band_vectors, contract_bands
+from nnjit.kernels.contraction_channels import channels_vectors, contract_channels
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
 from nnjit.kernels.contraction_remainder import contract_remainder, remainder_vectors
 from nnjit.kernels.packing import pack_rows, spans_of
@@ -209,12 +210,10 @@ def _packed_contraction(
 
 def remainder_sums(site: Site, filters: Filters, sums: Sequence[Sums], x: View, samples: int) -> list[Call]:
     """The sums for the last block, of which only `samples` lanes hold a sample: those are taken out of the lanes first,
-    and put back into them; unless they come to the site apart, or leave it so, as in predictions they may."""
+    and put back into them."""
     last = sums[0].ends.extent.blocks - 1
-    calls, image = [], x._replace(start=x.start + last * x.block)
-    if not site.x.apart:
-        taking, image = apart_call(site, image, samples)
-        calls.append(taking)
+    taking, image = apart_call(site, x._replace(start=x.start + last * x.block), samples)
+    calls = [taking]
     for part in sums:
         calls += _remainder_contraction(site, filters, part.of_blocks(last, 1), image, samples)
     return calls
@@ -227,7 +226,7 @@ def _remainder_contraction(site: Site, filters: Filters, sums: Sums, x: View, sa
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     run = passed.run if passed.run_step else 1
     tile = choose_remainder_tile(extent.rows, site.lanes, taps, run, x.column, used)
-    tile = replace(tile, samples=samples, apart=site.out.apart)
+    tile = replace(tile, samples=samples)
     last = last_remainder_tile(tile, extent.columns)
     calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, extent.rows)
     columns = np.array(used_by_tiles(used, tile.rows), np.int64)
@@ -239,6 +238,26 @@ def _remainder_contraction(site: Site, filters: Filters, sums: Sums, x: View, sa
     met = math.prod(int((spans[:, 1] - spans[:, 0]).sum()) for spans in (passed.lines, passed.columns))
     work = samples * packed.shape[0] * packed.shape[2] * met
     return [*calls, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
+
+
+def channel_sums(site: Site, filters: Filters, sums: Sums, rows: int, x: View) -> list[Call]:
+    """The sums for images with their channels last, of x as well, whose view is of scalars: for `rows` channels."""
+    passed, ends, _ = sums
+    extent, taps = ends.extent, len(passed.x)
+    used = tuple((int(first), int(last)) for first, last in passed.columns)
+    run = passed.run if passed.run_step else 1
+    tile = choose_remainder_tile(rows, site.lanes, taps, run, x.column, used, whole=True)
+    last = last_remainder_tile(tile, extent.columns)
+    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, rows, whole=True)
+    columns = np.array(used_by_tiles(used, tile.rows), np.int64)
+    weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, columns)
+    lines = 1 if ends.winners is None else 2
+    scratch = site.workspace.by_thread(channels_vectors(tile, extent, lines if lines > 1 else 0))
+    results = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
+    operands = (tile, last, extent, ends.phases.places, weights, x, passed.x, *results, scratch)
+    met = math.prod(int((spans[:, 1] - spans[:, 0]).sum()) for spans in (passed.lines, passed.columns))
+    work = extent.blocks * packed.shape[0] * packed.shape[2] * met
+    return [*calls, Call(contract_channels, len(packed) * extent.blocks * extent.lines // lines, operands, work)]
 
 
 def _winners(site: Site, ends: Ends) -> NDArray[Any]:
@@ -272,13 +291,22 @@ def _lines_of_band(used: NDArray[np.int64], size: int, band: int) -> tuple[int, 
 
 
 def _packed_rows(
-    site: Site, filters: Filters, taps: NDArray[np.int64], phases: Phases, of_tile: int, rows: int
+    site: Site,
+    filters: Filters,
+    taps: NDArray[np.int64],
+    phases: Phases,
+    of_tile: int,
+    rows: int,
+    *,
+    whole: bool = False,
 ) -> tuple[list[Call], NDArray[Any]]:
     """The call that puts the weights in the order in which a tile of `of_tile` rows reads them, none if that is done
-    beforehand, and where it leaves them: (phases * row tiles, taps, of_tile)."""
+    beforehand, and where it leaves them: (phases * row tiles, taps, of_tile). If tiles are `whole`, they do not
+    overlap, and the last one may have rows that there are not.
+    """
     shape = len(phases.weights) * -(-rows // of_tile), len(taps), of_tile
     packed = aligned_zeros(shape, site.dtype) if site.fixed else site.workspace.passed_on(*shape)
-    operands = (rows, filters.scalars, phases.weights, filters.row_step, spans_of(taps, site.lanes), packed)
+    operands = (rows, whole, filters.scalars, phases.weights, filters.row_step, spans_of(taps, site.lanes), packed)
     packing = Call(pack_rows, len(packed), operands, 10 * packed.size)
     if not site.fixed:
         return [packing], packed

@@ -15,8 +15,9 @@ from nnjit.kernels.simd import VECTOR_BYTES, lanes
 from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
 from nnjit.pooling import pairs, unpool_call, winners_for
-from nnjit.site import Site, Workspace, apply_call, clear_call
+from nnjit.site import Site, Workspace, apply_call, clear_call, from_channels_call, to_channels_call
 from nnjit.stages import Gradient, Stage, backward_order, each_alone, fuse, share_memory
+from nnjit.tuning.algorithms import LaneCosts, choose_channels_in_lanes
 
 
 class Network:
@@ -93,15 +94,24 @@ class BoundNetwork:
             _border_between(stage.shape, stage.layer.input_border(stage.shape), stage.layer.is_view) for stage in stages
         ]
         borders += [_border_between(stage.out_shape, None, is_view=False) for stage in stages[-1:]]
+        self.channels_in_lanes = self._count_channels_in_lanes(training)
         apart = [not training and self._takes_apart(stage) for stage in stages]
-        comes_apart = any(apart) and self._stays_apart(apart, 0)
+        comes_apart = self.channels_in_lanes > 0 or any(apart) and self._stays_apart(apart, 0)
         outputs = [self._allocate(stages[0].shape, borders[0], comes_apart)] if stages else []
-        for number, (stage, border) in enumerate(zip(stages, borders[1:], strict=True)):
+        # What each stage makes: what the next one reads, but for the last one with channels in lanes.
+        made = list(outputs)
+        for number, (stage, border) in enumerate(zip(stages, borders[1:], strict=True), 1):
+            stays = any(apart) and self._stays_apart(apart, number)
+            if number <= self.channels_in_lanes:
+                made.append(Buffer.allocate_channels_in_lanes(batch_size, stage.out_shape, network.dtype, border))
+                leaves = number == self.channels_in_lanes and (training or number < len(stages))
+                outputs.append(self._allocate(stage.out_shape, border, stays) if leaves else made[-1])
+                continue
             if stage.layer.is_view:
                 outputs.append(outputs[-1].reshaped(stage.out_shape))
             else:
-                stays = apart[number] and self._stays_apart(apart, number + 1)
-                outputs.append(self._allocate(stage.out_shape, border, stays))
+                outputs.append(self._allocate(stage.out_shape, border, apart[number - 1] and stays))
+            made.append(outputs[-1])
         self.x, self.out = outputs[0], outputs[-1]
         gradients: list[Buffer | None] = [None] * len(outputs)
         computed = gradients
@@ -109,15 +119,29 @@ class BoundNetwork:
             gradients, computed = self._gradient_buffers(input_gradient, keep_gradients)
         self.dx, self.dout = gradients[0], gradients[-1]
         self.sites = [
-            self._site(number, outputs[number], outputs[number + 1], gradients[number], computed[number + 1])
+            self._site(number, outputs[number], made[number + 1], gradients[number], computed[number + 1])
             for number in range(len(stages))
         ]
         # From the last layer to the first: mostly the one with the most parameters comes first, as the workspace asks.
         for stage, site in zip(reversed(stages), reversed(self.sites), strict=True):
             stage.layer.bind(site)
+        left = self.channels_in_lanes
+        if made[left] is not outputs[left]:
+            self.sites[left - 1].forward.append(from_channels_call(made[left], outputs[left]))
         for number, gradient in enumerate(gradients[1:]):
             if gradient is not None:
                 self._lead_back(number, gradient)
+
+    def _count_channels_in_lanes(self, training: bool) -> int:
+        """How many stages from the first on have their images with channels in lanes."""
+        stages, width = self.network.stages, lanes(self.network.dtype)
+        count, costs = 0, LaneCosts()
+        while count < len(stages) and stages[count].layer.takes_channels_in_lanes and len(stages[count].shape) == 3:
+            stage = stages[count]
+            costs += stage.layer.lane_costs(stage.shape, width, training, count > 0) or LaneCosts()
+            count += 1
+        starts = count > 0 and len(stages[0].layer.parameters(stages[0].shape)) > 0
+        return count if starts and choose_channels_in_lanes(self.batch_size, width, costs) else 0
 
     def _takes_apart(self, stage: Stage) -> bool:
         """Whether it computes all samples one by one."""
@@ -146,7 +170,8 @@ class BoundNetwork:
         if gradient.number > 0 and (gradient.before_pooling or not stage.pooling):
             before = self.network.stages[: gradient.number - 1]
             to_input = input_gradient or any(each.layer.parameters(each.shape) for each in before)
-            border = stage.layer.gradient_border(stage.shape, to_input)
+            in_lanes = gradient.number <= self.channels_in_lanes
+            border = stage.layer.gradient_border(stage.shape, to_input, in_lanes)
         return _border_between(gradient.shape, border, gradient.is_view)
 
     def _gradient_buffers(self, input_gradient: bool, keep: bool) -> tuple[list[Buffer | None], list[Buffer | None]]:
@@ -157,20 +182,35 @@ class BoundNetwork:
         borders = {
             each: self._border(each, input_gradient) for each in backward_order(self.network.stages, input_gradient)
         }
+        # What leads back to images with their channels last has samples in the lanes.
+        turned = {each: border for each, border in borders.items() if self._is_turned(each)}
+        borders |= dict.fromkeys(turned, Border())
         views = {each for each, border in borders.items() if each.is_view and not border.zeros}
-        found: dict[Gradient, Buffer] = {}
+        found: dict[Gradient, Buffer] = {
+            each: Buffer.allocate_channels_in_lanes(self.batch_size, each.shape, self.network.dtype, border)
+            for each, border in borders.items()
+            if self.channels_in_lanes and each.number <= self.channels_in_lanes and each not in turned
+        }
         if not keep and share_memory(list(borders), self.blocks * VECTOR_BYTES):
-            images = [each for each in borders if len(each.shape) == 3 and each not in views]
+            images = [each for each in borders if len(each.shape) == 3 and each not in views and each not in found]
             places = [(each.shape, borders[each]) for each in images]
-            found = dict(zip(images, Buffer.allocate_in_turns(self.blocks, places, self.network.dtype), strict=True))
+            found |= zip(images, Buffer.allocate_in_turns(self.blocks, places, self.network.dtype), strict=True)
         for each, border in borders.items():
             after = gradients[each.number + 1] if each in views else None
             buffer = after.reshaped(each.shape) if after else found.get(each)
             buffer = buffer or self._allocate(each.shape, border)
             if not each.before_pooling:
                 gradients[each.number] = buffer
+            if each in turned:
+                buffer = Buffer.allocate_channels_in_lanes(
+                    self.batch_size, each.shape, self.network.dtype, turned[each]
+                )
             computed[each.number] = buffer
         return gradients, computed
+
+    def _is_turned(self, gradient: Gradient) -> bool:
+        """Whether it leads back from samples in the lanes to images with their channels last."""
+        return 0 < self.channels_in_lanes == gradient.number and not gradient.before_pooling
 
     def activation_before(self, number: int) -> str:
         """The activation that was applied to what stage `number` reads, seen through layers that are views; empty for
@@ -216,6 +256,14 @@ class BoundNetwork:
         way back through its pooling. An activation's derivative at the winner is that at the pooled output."""
         stages, site = self.network.stages, self.sites[number]
         stage, after = stages[number], number + 1
+        if after == self.channels_in_lanes and site.dout is not None:
+            lasting = site.dout
+            if site.winners is not None:
+                lasting = Buffer.allocate_channels_in_lanes(
+                    self.batch_size, gradient.shape, self.network.dtype, Border()
+                )
+            site.backward_output.append(to_channels_call(gradient, lasting))
+            gradient = lasting
         if site.dout is not None and site.dout.clears:
             site.backward_output.append(clear_call(site.dout))
         while after < len(stages) and stages[after].layer.is_view:

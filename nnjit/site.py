@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Buffer
 from nnjit.kernels.activations import Epilogue, apply
-from nnjit.kernels.batches import apart_tasks, samples_apart
+from nnjit.kernels.batches import apart_tasks, channels_apart, channels_of_lanes, lanes_of_channels, samples_apart
 from nnjit.kernels.borders import clear_border, clear_planes
 from nnjit.kernels.contraction import View
 from nnjit.kernels.program import Call
@@ -139,3 +139,18 @@ def apply_call(epilogue: Epilogue, x: Buffer, out: Buffer, y: Buffer) -> Call:
     planes = extent.blocks * extent.rows
     work = 8 * planes * extent.lines * extent.columns * x.view.vectors.shape[1]
     return Call(apply, planes, (extent, epilogue, x.view, out.view, y.view), work)
+
+
+def from_channels_call(x: Buffer, out: Buffer) -> Call:
+    """The call that brings images with their channels in lanes to where samples are in lanes, or apart."""
+    tile, extent = TileShape(1, 1, samples=x.blocks), out.extent._replace(blocks=1)
+    kernel = channels_apart if out.apart else lanes_of_channels
+    tasks = x.extent.rows * extent.lines
+    return Call(kernel, tasks, (tile, extent, x.view, out.view), 5 * out.view.vectors.size)
+
+
+def to_channels_call(x: Buffer, out: Buffer) -> Call:
+    """The call that brings images with samples in lanes to where their channels are."""
+    tile, extent = TileShape(1, 1, samples=out.blocks), x.extent._replace(blocks=1)
+    tasks = out.extent.rows * extent.lines
+    return Call(channels_of_lanes, tasks, (tile, extent, x.view, out.view), 20 * out.view.vectors.size)

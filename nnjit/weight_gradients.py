@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import Extent, View, grid
+from nnjit.kernels.contraction_channels_weights import channels_weights_vectors, contract_channels_weights
 from nnjit.kernels.contraction_remainder_weights import (
     contract_remainder_weights,
     remainder_weights_vectors,
@@ -74,6 +76,26 @@ class WeightGradients:
         if remainder:
             self._bind_remainder(site, summed, window, remainder)
 
+    def bind_channels_in_lanes(self, site: Site, summed: Extent, window: View) -> None:
+        """Likewise for images with their channels last; `window`: of scalars."""
+        assert site.dout is not None
+        (height, width), x = self.kernel, site.x.scalars
+        c, u, v = grid(range(self.channels), range(height), range(width))
+        x_taps = site.x.row_places(c) + u * x.line + v * x.column
+        run, step = (width, x.column) if width > 1 else (site.x.row_run if height == 1 else 0, 1)
+        groups = -(-self.filters // site.lanes)
+        tile = choose_transposed_tile(len(x_taps), groups, width)
+        tile = replace(tile, run=gcd(tile.rows, max(run, 1)), samples=1, row_step=step)
+        panels, tap_tiles = -(-groups // tile.columns), -(-len(x_taps) // tile.rows)
+        extent = summed._replace(rows=self.filters)
+        piece, share = choose_remainder_piece(extent.columns), choose_remainder_share(tile, panels, tap_tiles)
+        bias = site.gradients.get("bias", aligned_zeros((0,), site.dtype))
+        scratch = site.workspace.by_thread(channels_weights_vectors(tile, share, site.lanes))
+        operands = (tile, extent, piece, share, site.dout.view, window, x_taps, site.gradients["weight"], bias, scratch)
+        work = extent.blocks * extent.lines * extent.columns * (groups * len(x_taps) + 2 * groups) * site.lanes
+        tasks = panels * -(-tap_tiles // share)
+        site.backward_parameters.append(Call(contract_channels_weights, tasks, operands, work))
+
     @property
     def _shared(self) -> bool:
         """Whether several weights meet the same entries of the input."""
@@ -94,7 +116,9 @@ class WeightGradients:
         x_taps, _ = self._taps(site, window)
         d, x = (view._replace(start=view.start + last * view.block) for view in (site.dout.view, window))
         groups = -(-self.filters // site.lanes)
-        tile = replace(choose_transposed_tile(len(x_taps), groups, self.kernel[1]), samples=remainder)
+        tile = replace(
+            choose_transposed_tile(len(x_taps), groups, self.kernel[1]), samples=remainder, row_step=site.lanes
+        )
         panels = -(-groups // tile.columns)
         extent = summed._replace(blocks=1, rows=self.filters)
         positions = panels * extent.lines * extent.columns
@@ -157,7 +181,10 @@ class WeightGradients:
         tile = choose_transposed_tile(len(taps), groups, self.kernel[1])
         steps = -(-len(taps) // tile.rows) * lanes // SAMPLES
         tile = replace(
-            tile, column_step=along.column, task_fetches=max(1, round(min(tile.columns * lanes, maps) / steps))
+            tile,
+            row_step=lanes,
+            column_step=along.column,
+            task_fetches=max(1, round(min(tile.columns * lanes, maps) / steps)),
         )
         taps_tile = TileShape(tile.rows, 1)
         places, row_places = transposed_places(tile, maps, len(taps), lanes)

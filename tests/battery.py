@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from nnjit import convolution, weight_gradients
+from nnjit import convolution, network, weight_gradients
 from nnjit.buffers import Buffer
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.program import Program
@@ -166,13 +166,25 @@ def stack_of_one(layer: Layer, shape: Shape, dtype: Any, batch_size: int = SAMPL
 
 
 @contextmanager
+def channels(taken: bool) -> Iterator[None]:
+    """Images of a batch that does not fill a block with channels in lanes, or with samples."""
+
+    def choose(samples: int, lanes: int, costs: Any) -> bool:
+        return taken and samples < lanes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "choose_channels_in_lanes", choose)
+        yield
+
+
+@contextmanager
 def remainders(taken: bool) -> Iterator[None]:
-    """All samples that do not fill a block taken apart, or none."""
+    """All samples that do not fill a block taken apart, or none, and samples in lanes."""
 
     def choose(samples: int, lanes: int, *sizes: Any) -> int:
         return samples % lanes if taken else 0
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, channels(taken=False):
         patch.setattr(convolution, "choose_remainder", choose)
         patch.setattr(weight_gradients, "choose_weights_remainder", choose)
         patch.setattr(algorithms, "choose_dense_remainder", choose)

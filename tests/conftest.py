@@ -47,7 +47,9 @@ def few_tiles() -> Iterator[None]:
         known = {name: hints[name] for name in ("column_step", "run_step") if name in hints}
         return TileShape(min(rows, 2), 3 if columns >= 3 else 1, run=short, **known)
 
-    def choose_remainder(rows: int, lanes: int, taps: int, run: int, column_step: int, used: Any) -> TileShape:
+    def choose_remainder(
+        rows: int, lanes: int, taps: int, run: int, column_step: int, used: Any, *, whole: bool = False
+    ) -> TileShape:
         tile = TileShape(min(len(used), 2), 1, run=run if run in (2, 3) else 1)
         return replace(tile, row_step=column_step, column_step=1, tap_step=1, lanes=lanes)
 

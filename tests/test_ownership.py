@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from battery import remainders
+from battery import channels, remainders
 from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import View
@@ -166,17 +166,34 @@ def test_no_entry_of_a_remainder_has_two_owners(name: str, threads: int, monkeyp
 
 @pytest.mark.usefixtures("few_tiles")
 @pytest.mark.parametrize("threads", [1, 9])
-@pytest.mark.parametrize("name", ["images", "pooled", "eleven groups"])
-def test_no_entry_of_a_prediction_for_few_samples_has_two_owners(
-    name: str, threads: int, monkeypatch: pytest.MonkeyPatch
+def test_no_entry_of_a_prediction_for_few_samples_has_two_owners(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: threads)
+    # Eleven groups of outputs, which a tile does not divide.
+    layers = [Dense(units=83), Relu(), Dense(units=20)]
+    with remainders(taken=True):
+        bound = Network(layers, (7,), np.dtype("float64"), 0).bind(3, training=False)
+    assert overlapping(bound.forward) == []
+    assert "contract_samples" in {call.kernel.__name__ for call in bound.forward}
+
+
+@pytest.mark.usefixtures("few_tiles")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("threads", [1, 9])
+@pytest.mark.parametrize("name", ["images", "pooled", "packed"])
+def test_no_entry_has_two_owners_with_channels_in_lanes(
+    name: str, threads: int, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "get_threads", lambda: threads)
-    layers, shape = NETWORKS[name] if name in NETWORKS else ([Dense(units=83), Relu(), Dense(units=20)], (7,))
-    with remainders(taken=True):
-        bound = Network(layers, shape, np.dtype("float64"), 0).bind(3, training=False)
-    assert overlapping(bound.forward) == []
-    kernels = {call.kernel.__name__ for call in bound.forward}
-    assert ("contract_remainder" if name in NETWORKS else "contract_samples") in kernels
+    layers, shape = NETWORKS[name]
+    with channels(taken=True):
+        network = Network([*layers, Flatten(), Dense(units=3)], shape, np.dtype("float64"), 0)
+        bound = network.bind(3, training=training, input_gradient=training)
+    bound.x.write(np.random.default_rng(0).normal(size=(3, *shape)))
+    calls = [*bound.forward, *bound.backward]
+    assert overlapping(calls) == []
+    kernels = {call.kernel.__name__ for call in calls}
+    turned = {"lanes_of_channels", "channels_of_lanes", "contract_channels_weights"} if training else {"channels_apart"}
+    assert {"contract_channels", *turned} < kernels
 
 
 def test_shared_entries_are_seen() -> None:

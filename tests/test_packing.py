@@ -37,8 +37,9 @@ def test_spans_hold_every_tap_once(places: list[int], width: int) -> None:
     ids=len,
 )
 @pytest.mark.parametrize("of_tile", [3, 11, 20, 32])
+@pytest.mark.parametrize("whole", [False, True])
 @DTYPES
-def test_packed_rows(of_tile: int, places: Any, dtype: Any) -> None:
+def test_packed_rows(of_tile: int, whole: bool, places: Any, dtype: Any) -> None:
     """Two phases of 21 rows in tiles of fewer rows than a vector has lanes, of more, and of more than there are; the
     last rows end where the weights do, which no vector may pass."""
     rows, size = 21, int(places.max()) + 1
@@ -46,10 +47,12 @@ def test_packed_rows(of_tile: int, places: Any, dtype: Any) -> None:
     tiles = -(-rows // of_tile)
     out = np.full((2 * tiles, len(places), of_tile), np.nan, dtype)
     starts = np.array([0, rows * size], np.int64)
-    operands = (rows, w.reshape(-1), starts, size, spans_of(places, lanes(dtype)), out)
+    operands = (rows, whole, w.reshape(-1), starts, size, spans_of(places, lanes(dtype)), out)
     Program([Call(pack_rows, len(out), operands, 1)]).run()
     for phase in range(2):
         for number in range(tiles):
-            first = max(min(number * of_tile, rows - of_tile), 0)
+            first = number * of_tile
+            if not whole:
+                first = max(min(first, rows - of_tile), 0)
             there = w[phase, first : first + of_tile, places]
             assert_array_equal(out[phase * tiles + number, :, : there.shape[1]], there)

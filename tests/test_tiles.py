@@ -93,7 +93,7 @@ def run_tile_of_vectors(task, tile, x, taps, sums, row_sums):
 @kernel
 def run_tile_of_samples(task, tile, x, taps, d, out, sums):
     """Likewise for sums over samples, whose scalars lie side by side."""
-    total = tile_fma_samples(tile, tile_zeros(tile, d), x, 3, taps, 1, d, 2)
+    total = tile_fma_samples(tile, tile_zeros(tile, d), x, 3, taps, 1, d, 2, 1)
     tile_add_to(total, out, 1)
     store(sums, 0, tile_sum(total))
 
@@ -103,7 +103,7 @@ def run_tile_of_samples(task, tile, x, taps, d, out, sums):
 def test_sums_over_samples_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
     rng = np.random.default_rng(3)
     L = lanes(dtype)
-    tile = replace(tile, run=gcd(tile.rows, tile.run))
+    tile = replace(tile, run=gcd(tile.rows, tile.run), row_step=L)
     x, d = rng.standard_normal(12 * L).astype(dtype), rng.standard_normal((2 + SAMPLES * tile.columns, L)).astype(dtype)
     # Only the first tap of a run is read.
     taps = np.array([77, 5, 2 * L, L + 1, 7, 3 * L, 0], np.int64)
@@ -209,7 +209,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     row_tiles = -(-ROWS // tile.rows)
     forward_tile = replace(tile, run_step=tile.run_step * tile.units)
     packed = np.full((row_tiles, TAPS, tile.rows), np.nan, dtype)
-    pack = (ROWS, w, ONE_PHASE.weights, TAPS, spans_of(np.arange(TAPS), L), packed)
+    pack = (ROWS, False, w, ONE_PHASE.weights, TAPS, spans_of(np.arange(TAPS), L), packed)
     weights = Weights(packed.reshape(-1), 3, lines, columns)
     images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
     last = last_tile(forward_tile, COLUMNS * tile.units)
@@ -303,6 +303,7 @@ def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
     """
     rng = np.random.default_rng(4)
     L = lanes(dtype)
+    tile = replace(tile, row_step=L)
     rows, size, side = 4 * L + 3, 7, 3
     samples = (BLOCKS - 1) * L + 2
     x = rng.standard_normal((BLOCKS, size, size, L)).astype(dtype)

@@ -57,14 +57,14 @@ def unrotated_kernel(probe: Probe) -> bool:
             return call._replace(arguments=(*before, not rotated, transformed, scratch))
         if call.kernel is not pack_rows:
             return None
-        rows, w, starts, row_step, spans, packed = call.arguments
+        *before, row_step, spans, packed = call.arguments
         taps = places_of(spans)
         # Within a filter the taps run over the kernel; the reverse order is the rotation.
         area = row_step
         turned = taps - taps % area + (taps % area)[::-1] if len(taps) and area > 1 else taps
         if np.array_equal(turned, taps):
             return None
-        return call._replace(arguments=(rows, w, starts, row_step, spans_of(turned, spans.taps.shape[1]), packed))
+        return call._replace(arguments=(*before, row_step, spans_of(turned, spans.taps.shape[1]), packed))
 
     return _replaced(probe, unrotate)
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import full, load, store
+from nnjit.kernels.simd import full, load, load_apart, store
 from nnjit.kernels.tiles import tile_store
-from nnjit.kernels.transposition import tile_across, tile_of_samples, tile_store_samples
+from nnjit.kernels.transposition import (
+    lanes_across,
+    tile_across,
+    tile_of_lanes,
+    tile_of_samples,
+    tile_store_corner,
+    tile_store_samples,
+)
 
 
 @kernel
@@ -130,3 +137,70 @@ def samples_apart(task, tile, x, out):
     for at in range(first, stop, lanes):
         start = min(at, stop - lanes)
         tile_store_samples(tile, tile_across(x, start, 1), out, start)
+
+
+@kernel
+def lanes_of_channels(task, tile, extent, x, out):
+    """out[c, i, j] = x[n, i, j, c] in the lane of sample n, 0 in lanes without a sample
+
+    extent: C, I, J of a block  x View (tile.samples, -, I, J), whose rows are vectors of channels
+    out View (C, I, J), fully overwritten
+    A task owns L channels and a line.
+    """
+    lanes = x.vectors.shape[1]
+    line = task % extent.lines
+    row = task // extent.lines * lanes
+    rows = min(lanes, extent.rows - row)
+    for j in range(extent.columns):
+        at = x.start + row // lanes * x.row + line * x.line + j * x.column
+        to = out.start + row * out.row + line * out.line + j * out.column
+        if rows == lanes:
+            tile_store(tile_of_lanes(tile, x.vectors, at, x.block), out.vectors, to, out.row, 0, 0)
+            continue
+        for r in range(rows):
+            store(out.vectors, to + r * out.row, lanes_across(tile, x.vectors, at, r, x.block))
+
+
+@kernel
+def channels_of_lanes(task, tile, extent, x, out):
+    """out[n, i, j, c] = x[c, i, j] of the lane of sample n; some number where there are no more channels
+
+    extent: C, I, J of a block  x View (C, I, J)
+    out View (tile.samples, -, I, J), whose rows are vectors of channels, fully overwritten
+    A task owns L channels and a line.
+    """
+    lanes = x.vectors.shape[1]
+    scalars = x.vectors.reshape(-1)
+    line = task % extent.lines
+    row = task // extent.lines * lanes
+    for j in range(extent.columns):
+        at = (x.start + row * x.row + line * x.line + j * x.column) * lanes
+        to = out.start + row // lanes * out.row + line * out.line + j * out.column
+        for sample in range(tile.samples):
+            value = load_apart(scalars, at + sample, x.row * lanes, extent.rows - row)
+            store(out.vectors, to + sample * out.block, value)
+
+
+@kernel
+def channels_apart(task, tile, extent, x, out):
+    """out[n, c, i, j] = x[n, i, j, c]
+
+    extent: C, I, J of a sample  x View (tile.samples, -, I, J), whose rows are vectors of channels
+    out View (C, I, J), whose vectors are (tile.samples, numbers) and whose columns lie side by side, fully overwritten
+    A task owns L channels and a line.
+    """
+    lanes = x.vectors.shape[1]
+    scalars = out.vectors.reshape(-1)
+    line = task % extent.lines
+    row = task // extent.lines * lanes
+    for sample in range(tile.samples):
+        at = x.start + sample * x.block + row // lanes * x.row + line * x.line
+        to = sample * out.vectors.shape[1] + out.start + row * out.row + line * out.line
+        if extent.columns < lanes:
+            for j in range(extent.columns):
+                for r in range(min(lanes, extent.rows - row)):
+                    scalars[to + r * out.row + j] = x.vectors[at + j, r]
+            continue
+        for start in range(0, extent.columns, lanes):
+            j = min(start, extent.columns - lanes)
+            tile_store_corner(tile_across(x.vectors, at + j, 1), scalars, to + j, out.row, 0, extent.rows - row, lanes)

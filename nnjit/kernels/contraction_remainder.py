@@ -20,12 +20,7 @@ from nnjit.kernels.contraction import Extent
 from nnjit.kernels.maxima import best_of_four
 from nnjit.kernels.simd import entry, load, prefetch, store, store_integers
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_load, tile_store
-from nnjit.kernels.transposition import (
-    lanes_across,
-    tile_across,
-    tile_of_lanes,
-    tile_store_corner,
-)
+from nnjit.kernels.transposition import lanes_across, tile_of_lanes
 
 
 def remainder_vectors(tile: TileShape, extent: Extent, lines: int) -> int:
@@ -64,8 +59,7 @@ def contract_remainder(
     w Weights (P, R, K), packed for tiles of tile.output_rows rows, as vectors  bias (R,)
     x View (-, I, J) in a block, whose vectors are (samples, vectors of a block), as `samples_apart` leaves them
     x_taps (K,)
-    out, y View (R, I, J), out fully overwritten; if the tile keeps results apart, out's vectors are like those of x and
-    its columns lie side by side
+    out, y View (R, I, J), out fully overwritten
     winners (0, L), or (R * (I // 2) * (J // 2), L) of unsigned integers: then out (R, I // 2, J // 2) gets the largest
     entry of each 2x2 window, winners which of the four it was, as `pooling.max_pool_forward` counts them; without y
     scratch (threads, vectors, L): `remainder_vectors` for the calling thread
@@ -117,12 +111,6 @@ def contract_remainder(
     if pools:
         columns = columns // 2
         _pool_near(tile, near, columns, of_sample)
-    if tile.apart:
-        # Winners are not kept: nothing leads back through results that are apart.
-        for sample in range(tile.samples):
-            to, at = sample * out.vectors.shape[1] + out_first, sample * of_sample
-            _keep_apart(tile, near, at, rows, shared, columns, out, to)
-        return
     # Winners stand a line further than what is largest.
     winner_at = extent.columns * tile.columns
     whole = 0 if pools else rows // lanes
@@ -161,16 +149,3 @@ def _pool_near(tile, near, columns, of_sample):
                 best, winner = best_of_four(near, at, lower - upper, tile.columns)
                 store(near, upper + j * tile.columns + c, best)
                 store(near, lower + j * tile.columns + c, winner)
-
-
-@register_jitable
-def _keep_apart(tile, near, first, rows, shared, columns, out, to):
-    """The results of a sample's line, which start at near[first], to out from its scalar `to` on, but for the first
-    `shared` rows."""
-    lanes = near.shape[1]
-    scalars = out.vectors.reshape(-1)
-    for c in range((rows + lanes - 1) // lanes):
-        skipped, present = max(shared - c * lanes, 0), rows - c * lanes
-        for j in range(0, columns, lanes):
-            total = tile_across(near, first + j * tile.columns + c, tile.columns)
-            tile_store_corner(total, scalars, to + c * lanes * out.row + j, out.row, skipped, present, columns - j)

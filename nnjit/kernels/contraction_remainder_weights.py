@@ -8,6 +8,8 @@ are so few products that one sum for each weight is enough.
 
 from __future__ import annotations
 
+from numba.extending import register_jitable
+
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import full, load, load_apart, store
 from nnjit.kernels.tiles import TileShape, tile_add_to, tile_fma_samples, tile_store, tile_zeros
@@ -72,9 +74,6 @@ def contract_remainder_weights(task, thread, tile, extent, adds, piece, share, d
     of_tile = tile.rows * tile.columns
     for k in range((last_tile - first_tile) * of_tile):
         store(sums, k, full(sums, 0.0))
-    # The taps from `first` on have their sums one after the other; a last tile that starts earlier has some again.
-    first = min(first_tile * tile.rows, taps - tile.rows)
-    last = min(last_tile * tile.rows, taps)
     for number in range(first_tile, last_tile):
         tap = min(number * tile.rows, taps - tile.rows)
         for start in range(0, extent.lines, piece):
@@ -83,33 +82,16 @@ def contract_remainder_weights(task, thread, tile, extent, adds, piece, share, d
                 d_at = (panel * extent.lines + line) * of_line
                 x_at = (x.start + line * x.line) * lanes
                 for _ in range(extent.columns):
-                    total = tile_fma_samples(tile, total, scalars, x_at, x_taps, tap, d, d_at)
+                    total = tile_fma_samples(tile, total, scalars, x_at, x_taps, tap, d, d_at, 1)
                     d_at += tile.samples * tile.columns
                     x_at += x.column * lanes
             tile_add_to(total, sums, (number - first_tile) * of_tile)
-        if tap < number * tile.rows and number > first_tile:
-            for k in range((number - first_tile) * of_tile, (number - first_tile + 1) * of_tile):
-                to = k - (number * tile.rows - tap) * tile.columns
-                store(sums, to, load(sums, k))
-    # Groups and taps that the task before this one has are left alone.
-    own = first_tile * tile.rows
+    write_rows(tile, extent.rows, panel, group, first_tile, last_tile, share, sums, dw, taps, adds)
+    # Groups that the task before this one has are left alone.
     across = share * of_tile
     for c in range(panel * tile.columns - group, tile.columns):
         row = (group + c) * lanes
         rows = min(lanes, extent.rows - row)
-        whole = own + (last - own) // lanes * lanes
-        for k in range(own, whole, lanes):
-            at = (k - first) * tile.columns + c
-            tile_store(tile_across(sums, at, tile.columns), sums, across, 1, 0, 0)
-            for r in range(rows):
-                to = (row + r) * taps + k
-                value = load(sums, across + r)
-                store(dw, to, value + load(dw, to) if adds else value)
-        for k in range(whole, last):
-            for r in range(rows):
-                value = sums[(k - first) * tile.columns + c, r]
-                to = (row + r) * taps + k
-                dw[to] = dw[to] + value if adds else value
         if first_tile == 0 and len(db):
             total = full(sums, 0.0)
             for at in range(panel * extent.lines * of_line + c, (panel + 1) * extent.lines * of_line, tile.columns):
@@ -117,3 +99,41 @@ def contract_remainder_weights(task, thread, tile, extent, adds, piece, share, d
             store(sums, across, total)
             for r in range(rows):
                 db[row + r] = db[row + r] + sums[across, r] if adds else sums[across, r]
+
+
+@register_jitable
+def write_rows(tile, rows, panel, group, first_tile, last_tile, share, sums, dw, taps, adds):
+    """dw[r * taps + k] = the sums of tiles of taps from `first_tile` to before `last_tile`, which lie one after the
+    other from sums[0] on, or added to it, if it `adds`.
+
+    rows: R in all  group: the first group of L rows of the tiles, of which those of the panels before this one, and
+    taps of the tiles before the first one, are left alone. Behind `share` tiles sums has space for one that is
+    transposed.
+    """
+    lanes = sums.shape[1]
+    of_tile = tile.rows * tile.columns
+    # The taps from `first` on have their sums one after the other; a last tile that starts earlier has some again.
+    first = min(first_tile * tile.rows, taps - tile.rows)
+    last = min(last_tile * tile.rows, taps)
+    again = last_tile * tile.rows - last if last_tile > first_tile + 1 else 0
+    if again:
+        for k in range((last_tile - first_tile - 1) * of_tile, (last_tile - first_tile) * of_tile):
+            store(sums, k - again * tile.columns, load(sums, k))
+    own = first_tile * tile.rows
+    across = share * of_tile
+    for c in range(panel * tile.columns - group, tile.columns):
+        row = (group + c) * lanes
+        present = min(lanes, rows - row)
+        whole = own + (last - own) // lanes * lanes
+        for k in range(own, whole, lanes):
+            at = (k - first) * tile.columns + c
+            tile_store(tile_across(sums, at, tile.columns), sums, across, 1, 0, 0)
+            for r in range(present):
+                to = (row + r) * taps + k
+                value = load(sums, across + r)
+                store(dw, to, value + load(dw, to) if adds else value)
+        for k in range(whole, last):
+            for r in range(present):
+                value = sums[(k - first) * tile.columns + c, r]
+                to = (row + r) * taps + k
+                dw[to] = dw[to] + value if adds else value

@@ -129,7 +129,7 @@ def contract_transposed(
                                 prefetch_near(d.vectors, d_ahead + ahead * d.row)
                             ahead += 1
                         d_at = at + s * tile.columns
-                        total = tile_fma_samples(tile, total, scalars, x_at + s, x_taps, tap, panel, d_at)
+                        total = tile_fma_samples(tile, total, scalars, x_at + s, x_taps, tap, panel, d_at, 1)
                     d_ahead += d.column
                     x_at += tile.column_step * width
                     x_ahead += tile.column_step * width

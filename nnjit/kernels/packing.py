@@ -63,16 +63,20 @@ def places_of(spans: Spans) -> NDArray[np.int64]:
 
 
 @kernel
-def pack_rows(task, rows, w, starts, row_step, spans, out):
+def pack_rows(task, rows, whole, w, starts, row_step, spans, out):
     """out[p * T + t, k, r] = w[starts[p] + (first row of tile t + r) * row_step + place of tap k], which puts the
     scalars that a tile reads in order; some number for rows that there are not
 
+    whole: whether every tile starts behind the rows of the one before it; if not, one that would pass the last row
+    starts earlier
     w (scalars,)  starts (P,)  spans Spans (S, L) of K taps  out (P*T, K, rows of a tile), fully overwritten
     A task owns a phase's tile of rows.
     """
     row_tiles, of_tile = len(out) // len(starts), out.shape[2]
-    first = max(min(task % row_tiles * of_tile, rows - of_tile), 0)
-    last = min(of_tile, rows) - 1
+    first = task % row_tiles * of_tile
+    if not whole:
+        first = max(min(first, rows - of_tile), 0)
+    last = min(of_tile, rows - first) - 1
     start = starts[task // row_tiles] + first * row_step
     lanes = VECTOR_BYTES // w.itemsize
     packed = out[task].reshape(-1)

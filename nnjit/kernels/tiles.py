@@ -277,12 +277,12 @@ def tile_fma(shape, tile, w, w_first, x, x_first, x_step, x_run_step, ahead):
     return tile
 
 
-def _tile_fma_samples(typing_context, shape, tile, x, x_first, taps, tap, d, d_first):
-    signature = tile(shape, tile, x, types.intp, taps, types.intp, d, types.intp)
+def _tile_fma_samples(typing_context, shape, tile, x, x_first, taps, tap, d, d_first, d_step):
+    signature = tile(shape, tile, x, types.intp, taps, types.intp, d, types.intp, types.intp)
     run = shape.value.run
 
     def generate(context, builder, signature, arguments):
-        _, value, x_value, x_at, taps_value, tap_at, d_value, d_at = arguments
+        _, value, x_value, x_at, taps_value, tap_at, d_value, d_at, d_stride = arguments
         x_pointer = element_pointer(context, builder, x, x_value, types.intp, x_at)
         d_pointer = element_pointer(context, builder, d, d_value, types.intp, d_at)
         first_tap = element_pointer(context, builder, taps, taps_value, types.intp, tap_at)
@@ -296,10 +296,12 @@ def _tile_fma_samples(typing_context, shape, tile, x, x_first, taps, tap, d, d_f
         for s in range(shape.value.samples):
             vectors = []
             for c in range(tile.columns):
-                pointer = builder.gep(d_pointer, [constant((s * tile.columns + c) * tile.vector.count)])
+                step = vector_step(context, builder, tile.vector, d_stride, c)
+                step = builder.add(step, constant(s * tile.columns * tile.vector.count))
+                pointer = builder.gep(d_pointer, [step])
                 vectors.append(load_vector(context, builder, tile.vector, pointer))
             for r in range(tile.rows):
-                place = constant(r % run * tile.vector.count + s)
+                place = constant(r % run * shape.value.row_step + s)
                 scalar = splat(builder, form, builder.load(builder.gep(runs[r // run], [place])))
                 for c in range(tile.columns):
                     value = add_product(builder, tile, value, r, c, scalar, vectors[c])
@@ -309,16 +311,17 @@ def _tile_fma_samples(typing_context, shape, tile, x, x_first, taps, tap, d, d_f
 
 
 @lowered_by(_tile_fma_samples)
-def tile_fma_samples(shape, tile, x, x_first, taps, tap, d, d_first):
-    """tile[r, c] += the sum over s < shape.samples of x[x_first + taps[tap + r] + s] * d[d_first + s * columns + c, :]
+def tile_fma_samples(shape, tile, x, x_first, taps, tap, d, d_first, d_step):
+    """tile[r, c] += the sum over s < shape.samples of x[x_first + taps[tap + r] + s] *
+    d[d_first + s * columns + c * d_step, :]
 
-    x (scalars,)  d (vectors, L)  taps (T,): within a run each is L more than the last
+    x (scalars,)  d (vectors, L)  taps (T,): within a run each is shape.row_step more than the last
     """
-    rows, columns, width = tile.shape
+    rows, columns, _ = tile.shape
     first = np.arange(rows) // shape.run * shape.run
-    places = x_first + taps[tap + first] + (np.arange(rows) - first) * width
+    places = x_first + taps[tap + first] + (np.arange(rows) - first) * shape.row_step
     for s in range(shape.samples):
-        vectors = d[d_first + s * columns : d_first + (s + 1) * columns]
+        vectors = d[d_first + s * columns + d_step * np.arange(columns)]
         tile = tile + x[places + s][:, None, None] * vectors
     return tile
 

@@ -140,7 +140,7 @@ def winograd_weights(
                         d_at = panel_at + t * width * tile.columns
                         for s in range(0, present, SAMPLES):
                             at = d_at + s * tile.columns
-                            total = tile_fma_samples(tile, total, scalars, x_at + s, steps, k, memory, at)
+                            total = tile_fma_samples(tile, total, scalars, x_at + s, steps, k, memory, at, 1)
                     at = (panel * map_tiles + map_tile) * entries
                     if number == first_group:
                         tile_store(total, sums, at, tile.columns, 1, 0)

@@ -15,6 +15,7 @@ class Activation(Layer):
     """out = f(x), entry by entry, with a derivative that out alone gives. Input and output of any shape."""
 
     examples = (Example({}, (7,)), Example({}, (2, 3, 5)), Example({}, (3, 2, 2, 2)))
+    takes_channels_in_lanes = True
     function: ClassVar[str]
     """f as a formula of x."""
     derivative: ClassVar[str]

@@ -15,6 +15,7 @@ from nnjit.initializers import Initializer
 if TYPE_CHECKING:
     from nnjit.buffers import Border
     from nnjit.site import Site
+    from nnjit.tuning.algorithms import LaneCosts
 
 Shape: TypeAlias = tuple[int, ...]
 """The shape of one sample: (F,) for a vector, (C, H, W) for an image; any other for layers that do not care."""
@@ -70,6 +71,9 @@ class Layer(Component):
     """Whether `bind` applies the maximum of 2x2 windows that follows (`Site.winners`)."""
     applies_derivative: ClassVar[bool] = False
     """Whether `bind` applies the derivative of the activation before it (`Site.dx_epilogue`)."""
+    takes_channels_in_lanes: ClassVar[bool] = False
+    """Whether `bind` takes images with their channels last, then all of the site's; the input may then also be
+    apart, if the layer has parameters."""
     is_view: ClassVar[bool] = False
     """Whether the output is the input's memory under another shape."""
 
@@ -98,6 +102,11 @@ class Layer(Component):
         (vertical, horizontal); None for all of the input."""
         return ((1, 1), (1, 1)) if self.activation or self.is_view else None
 
+    def lane_costs(self, shape: Shape, lanes: int, training: bool, to_input: bool) -> LaneCosts | None:
+        """What samples or channels in `lanes` lanes cost, forwards or in `training`, where the gradient goes on to the
+        input or only to the parameters; None for little."""
+        return None
+
     def takes_apart(self, shape: Shape, samples: int, lanes: int) -> int:
         """How many of the last of `samples` samples the forward pass computes sample by sample, each with its numbers
         side by side: none, or those that do not fill a block of `lanes`."""
@@ -107,9 +116,9 @@ class Layer(Component):
         """The zeros that the forward pass reads round an input of `shape`; None for none."""
         return None
 
-    def gradient_border(self, shape: Shape, to_input: bool) -> Border | None:
+    def gradient_border(self, shape: Shape, to_input: bool, channels_in_lanes: bool) -> Border | None:
         """The zeros that the backward pass reads round the gradient of the output, if it goes on to the input or only
-        to the parameters; None for none."""
+        to the parameters, with samples or with `channels_in_lanes`; None for none."""
         return None
 
     def equations(self, shape: Shape) -> Equations | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from nnjit.buffers import Border
     from nnjit.convolution import Convolution
     from nnjit.site import Site
+    from nnjit.tuning.algorithms import LaneCosts
 
 
 class Conv2d(Layer):
@@ -48,6 +50,7 @@ class Conv2d(Layer):
     applies_activation = True
     applies_pooling = True
     applies_derivative = True
+    takes_channels_in_lanes = True
 
     filters: int = Field(ge=1)
     """Number of output maps, F."""
@@ -102,14 +105,16 @@ class Conv2d(Layer):
     def footprint(self, shape: Shape) -> tuple[Shape, Shape]:
         return self.kernel, self.stride
 
-    def takes_apart(self, shape: Shape, samples: int, lanes: int) -> int:
-        return self._convolution(shape).takes_apart(samples, lanes)
+    def lane_costs(self, shape: Shape, lanes: int, training: bool, to_input: bool) -> LaneCosts:
+        return self._convolution(shape).lane_costs(lanes, training, to_input)
 
     def input_border(self, shape: Shape) -> Border:
         return self._convolution(shape).input_border()
 
-    def gradient_border(self, shape: Shape, to_input: bool) -> Border:
-        return self._convolution(shape).gradient_border(to_input)
+    def gradient_border(self, shape: Shape, to_input: bool, channels_in_lanes: bool) -> Border:
+        convolution = self._convolution(shape)
+        # Sums with channels in lanes stand as they are.
+        return (replace(convolution, direct=True) if channels_in_lanes else convolution).gradient_border(to_input)
 
     def equations(self, shape: Shape) -> Equations:
         (channels, *_), (filters, height, width) = shape, self.output_shape(shape)

@@ -25,6 +25,7 @@ class Pooling(Layer):
         Example({"window": 3, "stride": 1}, (2, 3, 5)),
     )
     applies_derivative = True
+    takes_channels_in_lanes = True
 
     window: Pair
     """Height and width of the window; one number for a square."""

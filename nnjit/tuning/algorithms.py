@@ -5,7 +5,7 @@ depend on it: nothing here may ask for the CPU or the threads.
 from __future__ import annotations
 
 from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nnjit.kernels.simd import VECTOR_BYTES
 from nnjit.kernels.tiles import SAMPLES
@@ -250,3 +250,48 @@ def choose_weights_remainder(
         block = positions * min(_lanes_costs(filters, channels, area, remainder, lanes, shared).values())
     apart = remainder * positions * groups * (0.8 * taps + 25) + 2 * groups * lanes * taps
     return remainder if LEAST_GAIN * apart < block else 0
+
+
+# Channels in the lanes of vectors, instead of samples.
+
+
+class LaneCosts(NamedTuple):
+    """What a layer costs in training, in cycles of a core with AVX-512."""
+
+    block: float = 0.0
+    """A block of samples in lanes, however many there are."""
+    sample: float = 0.0
+    """A single one with its channels in lanes."""
+
+    def __add__(self, other: object) -> LaneCosts:
+        assert isinstance(other, LaneCosts)
+        return LaneCosts(self.block + other.block, self.sample + other.sample)
+
+
+def image_lane_costs(
+    rows: int, maps: int, products: int, sizes: tuple[int, int], form: Form | None, lanes: int
+) -> LaneCosts:
+    """What a pass through the image costs to `rows` maps of `sizes`, which takes so many `products` for each of `maps`
+    maps, or has a form of Winograd's algorithm."""
+    positions, groups = sizes[0] * sizes[1], -(-rows // lanes)
+    block = 0.65 * form_cost(form, rows, maps, sizes) if form else 0.6 * rows * maps * products
+    return LaneCosts(
+        block + 4 * rows * positions, groups * ((0.55 if groups > 1 else 0.9) * maps * products + 6 * positions)
+    )
+
+
+def weights_lane_costs(
+    filters: int, channels: int, area: int, shared: bool, sizes: tuple[int, int], form: Form | None, lanes: int
+) -> LaneCosts:
+    """What the gradient of the weights costs, as a sum over `sizes` positions."""
+    positions, groups = sizes[0] * sizes[1], -(-filters // lanes)
+    if form:
+        block = 0.8 * _weights_form_cost(form, filters, channels, sizes)
+    else:
+        block = positions * min(_lanes_costs(filters, channels, area, lanes, lanes, shared).values())
+    return LaneCosts(block, positions * groups * ((0.65 if groups > 1 else 0.9) * channels * area + 3))
+
+
+def choose_channels_in_lanes(samples: int, lanes: int, costs: LaneCosts) -> bool:
+    """Whether `samples` samples have their channels in lanes: they are too few for a block, which would cost more."""
+    return samples < lanes and samples * costs.sample < costs.block

@@ -1,4 +1,4 @@
-"""Tiles of `contract_remainder`, tasks of `contract_remainder_weights`."""
+"""Tiles of `contract_remainder` and `contract_channels`, tasks of the sums for the weights beside them."""
 
 from __future__ import annotations
 
@@ -25,30 +25,37 @@ LONGEST_REMAINDER_RUN = 8
 
 @cache
 def choose_remainder_tile(
-    rows: int, lanes: int, taps: int, run: int, column_step: int, used: tuple[tuple[int, int], ...]
+    rows: int,
+    lanes: int,
+    taps: int,
+    run: int,
+    column_step: int,
+    used: tuple[tuple[int, int], ...],
+    *,
+    whole: bool = False,
 ) -> TileShape:
     """The tile for lines of `rows` rows, which sums `taps` products. `run` taps in a row read vectors that follow each
     other, the next position reads them `column_step` further; `used` are the first and last taps of a line that each
-    position uses.
+    position uses. If tiles are to be `whole`, they divide the vectors of rows.
 
     Weights that do not stay in the second cache are fetched ahead: one image of 8x8 of 512 maps to 512 by 3x3 on two
     cores 1320 to 950 us.
     """
-    run = largest_divisor(run, LONGEST_REMAINDER_RUN)
+    groups, run = -(-rows // lanes), largest_divisor(run, LONGEST_REMAINDER_RUN)
 
-    def cost(groups: int, positions: int, share: float) -> float:
-        far = FAR_LOAD * groups if taps * groups * VECTOR_BYTES > NEAR_BYTES else 0.0
-        cycles = tap_cycles(positions, groups, far, groups, run)
-        return cycles * taps * share + positions * groups * ENTRY_OVERHEAD
+    def cost(vectors: int, positions: int, share: float) -> float:
+        far = FAR_LOAD * vectors if taps * vectors * VECTOR_BYTES > NEAR_BYTES else 0.0
+        cycles = tap_cycles(positions, vectors, far, vectors, run)
+        return cycles * taps * share + positions * vectors * ENTRY_OVERHEAD
 
-    def fits(groups: int, positions: int) -> bool:
-        return tile_fits(positions, groups)
+    def fits(vectors: int, positions: int) -> bool:
+        return tile_fits(positions, vectors)
 
     # Positions are the columns of the output and the rows of the tile.
     line = line_cost(used, len(used), cost)
-    turned = cheapest_tile_of_lines(-(-rows // lanes), len(used), None, fits, line)
+    turned = cheapest_tile_of_lines(groups, len(used), groups if whole else None, fits, line)
     tile = TileShape(turned.columns, turned.rows, row_step=column_step, column_step=1)
-    far = -(-rows // lanes) * taps * VECTOR_BYTES > machine.TASK_BYTES
+    far = groups * taps * VECTOR_BYTES > machine.TASK_BYTES
     fetches = run * tile.columns if far else 0
     return replace(tile, run=run, run_step=tile.columns, tap_step=1, task_fetches=fetches, lanes=lanes)
 

@@ -1,0 +1,299 @@
+"""Batches that do not fill a block: images with channels in the lanes of vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from battery import (
+    DTYPES,
+    LAYER_CASES,
+    TOLERANCE,
+    Passes,
+    Stack,
+    by_differences,
+    by_reference,
+    channels,
+    compiled_only,
+    errors,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from nnjit.buffers import Border, Buffer
+from nnjit.kernels import program
+from nnjit.kernels.program import Program
+from nnjit.kernels.simd import lanes
+from nnjit.kernels.threads import set_threads
+from nnjit.layers.activations import Relu, Sigmoid, Tanh
+from nnjit.layers.base import Layer, Shape
+from nnjit.layers.conv2d import Conv2d
+from nnjit.layers.dense import Dense
+from nnjit.layers.flatten import Flatten
+from nnjit.layers.pooling import AveragePool, MaxPool
+from nnjit.network import Network
+from nnjit.reference.network import forward
+from nnjit.site import from_channels_call, to_channels_call
+from nnjit.steps import Prediction, Scaling
+from nnjit.tuning import machine
+from nnjit.tuning.algorithms import LaneCosts, choose_channels_in_lanes
+from nnjit.tuning.contraction_remainder import choose_remainder_tile
+
+NETWORKS: dict[str, tuple[list[Layer], Shape]] = {
+    # Channels that do not fill the last vector, taps that meet the border, a long activation and its derivative.
+    "direct": (
+        [
+            Conv2d(filters=19, kernel=(3, 2), padding="same"),
+            Tanh(),
+            Conv2d(filters=3, kernel=3, padding="full"),
+            Relu(),
+        ],
+        (5, 9, 7),
+    ),
+    # Phases of a gradient to the input, some of which read nothing; from there to samples in lanes.
+    "strides": (
+        [
+            Conv2d(filters=35, kernel=(2, 3), stride=(3, 2), bias=False),
+            Sigmoid(),
+            Conv2d(filters=4, kernel=1, stride=2),
+            Flatten(),
+            Dense(units=3),
+        ],
+        (3, 11, 8),
+    ),
+    # Pooling of their own and of others, more vectors of channels than a tile has.
+    "pooled": (
+        [
+            Conv2d(filters=6, kernel=5, padding="same"),
+            Relu(),
+            MaxPool(window=2),
+            Conv2d(filters=100, kernel=(2, 3)),
+            Sigmoid(),
+            AveragePool(window=2, stride=1),
+            Tanh(),
+            Conv2d(filters=17, kernel=1),
+            MaxPool(window=2),
+            Flatten(),
+            Dense(units=5),
+        ],
+        (2, 12, 11),
+    ),
+}
+
+
+def passes(layers: list[Layer], shape: Shape, dtype: Any, samples: int) -> tuple[Passes, Passes, set[str]]:
+    """What a network gives for some samples, what the formulas do, and the kernels that were called."""
+    with channels(taken=True):
+        stack = Stack(layers, shape, dtype, batch_size=samples)
+    x, dout = stack.random(samples)
+    called = {call.kernel.__name__ for call in (*stack.bound.forward, *stack.bound.backward)}
+    return stack.run(x, dout), by_reference(layers, stack.parameters(), x, dout), called
+
+
+@DTYPES
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_passes_equal_the_reference(name: str, samples: int, dtype: Any) -> None:
+    layers, shape = NETWORKS[name]
+    found, formulas, called = passes(layers, shape, dtype, samples)
+    assert max(errors(found, formulas).values()) < TOLERANCE[dtype], errors(found, formulas)
+    turned = {"lanes_of_channels", "channels_of_lanes"}
+    assert {"contract_channels", "contract_channels_weights", "gather_apart", *turned} - called == {"gather_apart"}
+
+
+@pytest.mark.usefixtures("few_tiles")
+@DTYPES
+@pytest.mark.parametrize(
+    ("layer", "shape"), [case for case in LAYER_CASES if case[0].takes_channels_in_lanes and len(case[1]) == 3], ids=str
+)
+def test_every_layer_that_takes_channels_equals_the_reference(layer: Layer, shape: Shape, dtype: Any) -> None:
+    """Between two that do."""
+    layers: list[Layer] = [Conv2d(filters=shape[0], kernel=1), layer, Conv2d(filters=2, kernel=1)]
+    found, formulas, called = passes(layers, shape, dtype, 2)
+    assert max(errors(found, formulas).values()) < TOLERANCE[dtype], errors(found, formulas)
+    assert "contract_channels" in called
+
+
+@pytest.mark.usefixtures("few_tiles")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_equal_differences(name: str) -> None:
+    layers, shape = NETWORKS[name]
+    with channels(taken=True):
+        stack = Stack(layers[:4], shape, np.float64, batch_size=2)
+    x, dout = stack.random(2)
+    found = errors(stack.run(x, dout), by_differences(stack, x, dout))
+    assert max(found.values()) < 1e-6, found
+
+
+@pytest.mark.usefixtures("few_tiles")
+def test_a_smaller_batch_after_a_larger_one() -> None:
+    """What its other samples were changes no bit."""
+    layers, shape = NETWORKS["pooled"]
+    with channels(taken=True):
+        stack, fresh = (Stack(layers, shape, np.float64, batch_size=5) for _ in range(2))
+    x, dout = stack.random(5)
+    stack.run(x, dout)
+    assert stack.run(x[:2], dout[:2]).bits() == fresh.run(x[:2], dout[:2]).bits()
+
+
+@compiled_only("only compiled programs use threads")
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch, restored_threads: None) -> None:
+    monkeypatch.setattr(program, "PARALLEL_WORK", 0)
+    layers, shape = NETWORKS["pooled"]
+    found = []
+    for threads in (1, 2):
+        set_threads(threads)
+        with channels(taken=True):
+            stack = Stack(layers, shape, np.float32, batch_size=3)
+        found.append(stack.run(*stack.random(3)).bits())
+    assert found[0] == found[1]
+
+
+@DTYPES
+@pytest.mark.parametrize("name", NETWORKS)
+def test_predictions_have_the_bits_of_training(name: str, dtype: Any) -> None:
+    """They leave channels for where samples are apart, or for nothing."""
+    layers, shape = NETWORKS[name]
+    with channels(taken=True):
+        stack = Stack(layers, shape, dtype, batch_size=3)
+        prediction = Prediction(stack.network, dtype, Scaling(np.zeros(1), np.ones(1)), 3)
+    called = {call.kernel.__name__ for call in prediction.program.calls}
+    assert "contract_channels" in called and "lanes_of_channels" not in called
+    assert ("channels_apart" in called) == isinstance(layers[-1], Dense)
+    x, _ = stack.random(3)
+    assert_array_equal(next(prediction.run(x)), stack.forward(x))
+    assert_array_equal(next(prediction.run(x[1:])), stack.forward(x)[1:])
+
+
+def test_what_follows_no_convolution_has_samples_in_lanes() -> None:
+    """The network's input comes in lanes, or apart for a layer with parameters."""
+    layers = [MaxPool(window=2), Conv2d(filters=4, kernel=1)]
+    with channels(taken=True):
+        bound = Network(layers, (2, 4, 4), np.dtype(np.float32), 0).bind(2)
+    assert bound.channels_in_lanes == 0
+
+
+@DTYPES
+def test_predictions_by_layers_that_know_lanes_alone(dtype: Any) -> None:
+    """After channels."""
+    layers: list[Layer] = [Conv2d(filters=3, kernel=2), Flatten(), Tanh(), Dense(units=2)]
+    with channels(taken=True):
+        network = Network(layers, (1, 4, 5), np.dtype(dtype), 0)
+        prediction = Prediction(network, dtype, Scaling(np.zeros(1), np.ones(1)), 2)
+    assert "lanes_of_channels" in {call.kernel.__name__ for call in prediction.program.calls}
+    x = np.random.default_rng(0).standard_normal((2, 1, 4, 5)).astype(dtype)
+    expected = forward(layers, network.layout.unpack(network.weights), x)[0][-1]
+    assert_allclose(next(prediction.run(x)), expected, rtol=1e-5 if dtype is np.float32 else 1e-13)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(3, 2, 5), (16, 3, 16), (37, 2, 21)], ids=str)
+def test_changes_of_layout(shape: Shape, dtype: Any) -> None:
+    """Fewer channels than lanes, as many and more, which do not fill the last vector; columns likewise."""
+    x = np.random.default_rng(0).standard_normal((3, *shape)).astype(dtype)
+    inside, across = (Buffer.allocate_channels_in_lanes(3, shape, dtype, Border(1, 2, 1, 0)) for _ in range(2))
+    apart, within = Buffer.allocate_apart(3, shape, dtype, Border()), Buffer.allocate(1, shape, dtype)
+    inside.write(x)
+    for buffer in (apart, within):
+        buffer.view.vectors[:] = np.nan
+    program = Program(
+        [from_channels_call(inside, apart), from_channels_call(inside, within), to_channels_call(within, across)]
+    )
+    program.run()
+    for buffer in (inside, apart, within, across):
+        assert_array_equal(buffer.read(3), x)
+    assert not within.read(lanes(dtype))[3:].any()
+
+
+def test_where_channels_lie() -> None:
+    """Zeros round the image stay, and so do other samples."""
+    shape = (19, 2, 3)
+    buffer = Buffer.allocate_channels_in_lanes(2, shape, np.float32, Border(1, 1, 1, 1))
+    x = np.arange(1.0, 1 + 2 * 19 * 6).reshape(2, *shape).astype(np.float32)
+    buffer.write(x)
+    assert buffer.extent == (2, 2, 2, 3)
+    assert np.count_nonzero(buffer.view.vectors) == x.size
+    memory, view = buffer.view.vectors, buffer.view
+    assert memory[view.start + view.block + view.row + view.line + 2 * view.column, 18 - 16] == x[1, 18, 1, 2]
+    buffer.write(x[:1])
+    assert_array_equal(buffer.read(2), [x[0], np.zeros(shape)])
+
+
+@given(samples=st.integers(1, 40), block=st.floats(0, 1e9), sample=st.floats(0, 1e9))
+def test_only_batches_that_do_not_fill_a_block_have_channels_in_lanes(
+    samples: int, block: float, sample: float
+) -> None:
+    chosen = choose_channels_in_lanes(samples, 16, LaneCosts(block, sample))
+    assert chosen == (samples < 16 and samples * sample < block)
+
+
+SAME: dict[str, Any] = {"padding": "same"}
+CROSSINGS: dict[str, tuple[list[Layer], Shape, int]] = {
+    "six maps": (
+        [
+            Conv2d(filters=6, kernel=3, **SAME),
+            Conv2d(filters=6, kernel=3, **SAME),
+            Conv2d(filters=12, kernel=3, stride=2, padding=1),
+            Conv2d(filters=24, kernel=3, **SAME),
+        ],
+        (6, 48, 48),
+        4,
+    ),
+    "vgg-small": (
+        [
+            layer
+            for filters in (32, 64, 128)
+            for layer in (
+                Conv2d(filters=filters, kernel=3, **SAME),
+                Conv2d(filters=filters, kernel=3, **SAME),
+                MaxPool(window=2),
+            )
+        ],
+        (3, 32, 32),
+        7,
+    ),
+    "strides": (
+        [
+            Conv2d(filters=32, kernel=5, stride=2, **SAME),
+            Conv2d(filters=64, kernel=3, stride=2, **SAME),
+            Conv2d(filters=64, kernel=3),
+        ],
+        (3, 32, 32),
+        14,
+    ),
+    "bottleneck": (
+        [
+            Conv2d(filters=256, kernel=1),
+            Conv2d(filters=64, kernel=1),
+            Conv2d(filters=64, kernel=3, **SAME),
+            Conv2d(filters=256, kernel=1),
+            Conv2d(filters=64, kernel=1),
+            Conv2d(filters=128, kernel=3, stride=2, padding=1),
+        ],
+        (64, 56, 56),
+        12,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CROSSINGS)
+def test_channels_are_in_lanes_of_few_samples(name: str) -> None:
+    """Up to about as many as were measured to take no longer, of whole steps on two cores: fewer where channels do not
+    fill a vector or Winograd's algorithm serves whole blocks."""
+    layers, shape, most = CROSSINGS[name]
+    network = Network(layers, shape, np.dtype(np.float32), 0)
+    taken = [n for n in range(1, 20) if network.bind(n).channels_in_lanes]
+    assert taken == list(range(1, len(taken) + 1)) and abs(len(taken) - most) <= 2, len(taken)
+
+
+@given(rows=st.integers(1, 300), columns=st.integers(1, 40), taps=st.integers(1, 40))
+def test_whole_tiles_divide_the_vectors_of_rows(rows: int, columns: int, taps: int) -> None:
+    for registers in (4, 8, 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            choose = choose_remainder_tile.__wrapped__
+            tile = choose(rows, 16, taps, 1, 16, ((0, taps),) * columns, whole=True)
+        assert -(-rows // 16) % tile.columns == 0 and tile.rows <= columns
+        assert tile.rows * tile.columns <= max(registers, 8)
