@@ -1,7 +1,7 @@
 """Training steps and predictions with batches of few samples, beside PyTorch.
 
-nnjit computes with 16 samples at a time; the fewer there are, the more does it gain from taking them apart. The
-workloads are those of `compare_torch.py`.
+nnjit computes with 16 samples at a time; fewer have their channels in lanes, or are taken apart. The workloads are those
+of `compare_torch.py`, and networks for larger images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from compare_torch import AGREEMENT, NNJIT, NnjitInference, check_agreement, losses_of, torch_trainings, warn_if_busy
 from results import PagePath, heading, machine, markdown_table, write_page
 from torch_peer import MODES, TorchInference, modes_for
-from workloads import chosen, workload
+from workloads import IMAGES, WORKLOADS, chosen, workload
 
 from nnjit.bench.timing import race
 from nnjit.bench.workload import bind_workload, measured_data
@@ -134,7 +134,7 @@ def page(facts: Mapping[str, str], threads: int, repeat: str, compared: Sequence
 @click.option("--write", type=PagePath(), metavar="FILE", help="Write a page instead of printing.")
 def main(names: tuple[str, ...], threads: int | None, seconds: float, write: Path | None) -> None:
     """Time the workloads NAME..., all of them by default, with batches of few samples, beside PyTorch."""
-    wanted = chosen(names)
+    wanted = chosen(names, (*WORKLOADS, *IMAGES))
     threads = threads or get_threads()
     set_threads(threads)
     torch.set_num_threads(threads)

@@ -14,6 +14,9 @@ CONFIGS = Path(__file__).parent / "configs"
 WORKLOADS = ("nielsen-mlp", "mlp", "lenet5", "nielsen-cnn", "vgg-small", "srcnn")
 """In the order of the tables."""
 
+IMAGES = ("images/vgg-64", "images/vgg-128", "images/strided-112", "images/bottleneck-56")
+"""Networks for images so large that people train them with few samples at a time."""
+
 INFERENCE = ("lenet5", "vgg-small")
 """Those whose predictions are timed too."""
 
@@ -21,12 +24,12 @@ INFERENCE_BATCH = 256
 """Samples of a batch of predictions."""
 
 
-def chosen(names: Sequence[str]) -> Sequence[str]:
-    """The workloads that a command is asked for: all of them, unless some are named. Raises BadParameter."""
-    unknown = [name for name in names if name not in WORKLOADS]
+def chosen(names: Sequence[str], known: Sequence[str] = WORKLOADS) -> Sequence[str]:
+    """The workloads that a command is asked for: all that are `known`, unless some are named. Raises BadParameter."""
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.BadParameter(f"expected workloads among {', '.join(WORKLOADS)}, got {unknown[0]!r}")
-    return names or WORKLOADS
+        raise click.BadParameter(f"expected workloads among {', '.join(known)}, got {unknown[0]!r}")
+    return names or known
 
 
 def workload(name: str) -> LoadedConfig:

@@ -7,14 +7,21 @@ is the last and contiguous axis of every activation,
 
 with L = 16 in float32 and 8 in float64 (64 bytes) on every CPU. Sample s is lane s % L of block s // L. Lanes without a
 sample carry zeros at the input, and the loss gives them a zero gradient. So a kernel is the formula for one sample with
-vectors in the place of numbers, and odd channel counts, strides or image sizes cost no lanes. Few samples in a block
-would leave most lanes idle: of them, the remainder of a batch, convolutions are computed with rows in the lanes where
-that costs less, once each sample's numbers lie side by side,
+vectors in the place of numbers, and odd channel counts, strides or image sizes cost no lanes.
+
+Samples that do not fill a block would leave lanes idle. Where a block of them costs more, their images have channels in
+the lanes instead, from the first layer to the last one that takes them so,
+
+    images (samples, channels / L, height, width, L)
+
+where the last L channels may lack some. Elementwise kernels and pooling are the same for both, with samples for blocks;
+convolutions multiply L weights by the number of a channel, which lies where it would in the network's input. That, and
+what dense layers predict for few samples, has samples apart:
 
     images (samples, channels, height, width)           vectors (samples, features)
 
-which are put back into lanes afterwards. They get the bits of a block where that is computed by the same sums. In
-predictions for so few samples they stay apart from one layer to the next.
+The last samples of a larger batch, which have a block to themselves, are taken apart only for the sums of a
+convolution, and put back into lanes afterwards. They get the bits of a block where that is computed by the same sums.
 
 A kernel is a plain function of a task number and of its operands: task t writes what no other task of the same call
 writes (or writes the same bits), so tasks run in any order on any number of threads with one result. Kernels are
