@@ -1,7 +1,7 @@
 """Training steps and predictions with batches of few samples, beside PyTorch.
 
-nnjit computes with 16 samples at a time; fewer have their channels in lanes, or are taken apart. The workloads are those
-of `compare_torch.py`, and networks for larger images.
+nnjit computes with 16 samples at a time; images of fewer have their channels in lanes. The workloads are those of
+`compare_torch.py`, and networks for larger images.
 """
 
 from __future__ import annotations

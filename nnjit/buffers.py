@@ -56,6 +56,21 @@ def axes_in_memory(shape: Shape) -> tuple[int, int, int]:
     return math.prod(shape), 1, 1
 
 
+class Space(NamedTuple):
+    """An image in memory."""
+
+    shape: Shape
+    border: Border
+    blocks: int
+    """Of samples, or samples if it has its `channels_in_lanes`."""
+    channels_in_lanes: bool = False
+
+    def rows(self, width: int) -> Shape:
+        """Its shape in vectors of `width` lanes."""
+        channels, *sizes = self.shape
+        return (-(-channels // width) if self.channels_in_lanes else channels, *sizes)
+
+
 class Buffer:
     """The values of one layer for a batch: `view` says where entry (block, row, line, column) lies.
 
@@ -103,22 +118,26 @@ class Buffer:
     @classmethod
     def allocate_channels_in_lanes(cls, samples: int, shape: Shape, dtype: Any, border: Border) -> Buffer:
         """A buffer of zeros for images with their channels in lanes."""
-        channels, *sizes = shape
-        plan, size = cls._plan(samples, (-(-channels // lanes(dtype)), *sizes), dtype, border)
-        vectors = aligned_zeros((size, lanes(dtype)), dtype)
-        return cls(plan._replace(vectors=vectors), samples, shape, channels_in_lanes=True)
+        (buffer,) = cls.allocate_in_turns([Space(shape, border, samples, channels_in_lanes=True)], dtype)
+        return buffer
 
     @classmethod
-    def allocate_in_turns(cls, blocks: int, spaces: Sequence[tuple[Shape, Border]], dtype: Any) -> list[Buffer]:
+    def allocate_in_turns(cls, spaces: Sequence[Space], dtype: Any) -> list[Buffer]:
         """Buffers of which only neighbours in the row are used at the same time: they share memory, which odd ones take
         from one end and even ones from the other."""
-        plans = [cls._plan(blocks, shape, dtype, border) for shape, border in spaces]
+        plans = [cls._plan(space.blocks, space.rows(lanes(dtype)), dtype, space.border) for space in spaces]
         sizes = [size for _, size in plans]
         memory = aligned_zeros((max(map(sum, pairwise([0, *sizes, 0])), default=0), lanes(dtype)), dtype)
         ends = [memory[:size] if k % 2 else memory[len(memory) - size :] for k, size in enumerate(sizes)]
         return [
-            cls(plan._replace(vectors=vectors), blocks, shape, clears=border.zeros and len(spaces) > 2)
-            for (plan, _), vectors, (shape, border) in zip(plans, ends, spaces, strict=True)
+            cls(
+                plan._replace(vectors=vectors),
+                space.blocks,
+                space.shape,
+                clears=space.border.zeros and len(spaces) > 2,
+                channels_in_lanes=space.channels_in_lanes,
+            )
+            for (plan, _), vectors, space in zip(plans, ends, spaces, strict=True)
         ]
 
     @staticmethod

@@ -248,8 +248,7 @@ class Convolution:
         return extent._replace(lines=2 * extent.lines, columns=2 * extent.columns)
 
     def _forward_taps(self, x: View, rows: NDArray[np.int64], extent: Extent, side_by_side: int = 0) -> Taps:
-        """What an output sums over; `rows`: what each channel adds to where x
-        lies, `side_by_side` how many do so."""
+        """What an output sums over; `rows`: what each channel adds to where x lies; `side_by_side`: how many lie so."""
         channels, (height, width) = self.shape[0], self.kernel
         lines = _spans(extent.lines, self.stride[0], self._offsets(0), self.shape[1])
         columns, run = np.tile([0, channels * width], (extent.columns, 1)), (width, 1) if width > 1 else (channels, 0)
@@ -366,7 +365,7 @@ class Convolution:
 
     def _input_taps(self, dout: View, rows: NDArray[np.int64], upper: Phase, lower: Phase, side_by_side: int) -> Taps:
         """What the gradient of an input position of these phases sums over; `rows`: what each filter adds to where
-        dout lies, `side_by_side` how many do so."""
+        dout lies; `side_by_side`: how many lie so."""
         vertical, horizontal = self.axes
         channels, (kernel_height, kernel_width) = self.shape[0], self.kernel
         down_by, right_by = np.array(upper.offsets, np.int64), np.array(lower.offsets, np.int64)

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nnjit.buffers import Border, Buffer
+from nnjit.buffers import Border, Buffer, Space
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.program import Call
 from nnjit.kernels.simd import VECTOR_BYTES, lanes
@@ -97,20 +97,20 @@ class BoundNetwork:
         self.channels_in_lanes = self._count_channels_in_lanes(training)
         apart = [not training and self._takes_apart(stage) for stage in stages]
         comes_apart = self.channels_in_lanes > 0 or any(apart) and self._stays_apart(apart, 0)
-        outputs = [self._allocate(stages[0].shape, borders[0], comes_apart)] if stages else []
+        outputs = [self._allocate(stages[0].shape, borders[0], apart=comes_apart)] if stages else []
         # What each stage makes: what the next one reads, but for the last one with channels in lanes.
         made = list(outputs)
         for number, (stage, border) in enumerate(zip(stages, borders[1:], strict=True), 1):
             stays = any(apart) and self._stays_apart(apart, number)
             if number <= self.channels_in_lanes:
-                made.append(Buffer.allocate_channels_in_lanes(batch_size, stage.out_shape, network.dtype, border))
+                made.append(self._allocate(stage.out_shape, border, channels_in_lanes=True))
                 leaves = number == self.channels_in_lanes and (training or number < len(stages))
-                outputs.append(self._allocate(stage.out_shape, border, stays) if leaves else made[-1])
+                outputs.append(self._allocate(stage.out_shape, border, apart=stays) if leaves else made[-1])
                 continue
             if stage.layer.is_view:
                 outputs.append(outputs[-1].reshaped(stage.out_shape))
             else:
-                outputs.append(self._allocate(stage.out_shape, border, apart[number - 1] and stays))
+                outputs.append(self._allocate(stage.out_shape, border, apart=apart[number - 1] and stays))
             made.append(outputs[-1])
         self.x, self.out = outputs[0], outputs[-1]
         gradients: list[Buffer | None] = [None] * len(outputs)
@@ -158,9 +158,13 @@ class BoundNetwork:
             number += 1
         return number == len(stages) or apart[number]
 
-    def _allocate(self, shape: Shape, border: Border, apart: bool = False) -> Buffer:
+    def _allocate(
+        self, shape: Shape, border: Border, *, apart: bool = False, channels_in_lanes: bool = False
+    ) -> Buffer:
         if apart:
             return Buffer.allocate_apart(self.batch_size, shape, self.network.dtype, border)
+        if channels_in_lanes:
+            return Buffer.allocate_channels_in_lanes(self.batch_size, shape, self.network.dtype, border)
         return Buffer.allocate(self.blocks, shape, self.network.dtype, border)
 
     def _border(self, gradient: Gradient, input_gradient: bool) -> Border:
@@ -182,34 +186,41 @@ class BoundNetwork:
         borders = {
             each: self._border(each, input_gradient) for each in backward_order(self.network.stages, input_gradient)
         }
-        # What leads back to images with their channels last has samples in the lanes.
+        # What leads back to images with channels in lanes has samples there, and is turned.
         turned = {each: border for each, border in borders.items() if self._is_turned(each)}
         borders |= dict.fromkeys(turned, Border())
         views = {each for each, border in borders.items() if each.is_view and not border.zeros}
-        found: dict[Gradient, Buffer] = {
-            each: Buffer.allocate_channels_in_lanes(self.batch_size, each.shape, self.network.dtype, border)
-            for each, border in borders.items()
-            if self.channels_in_lanes and each.number <= self.channels_in_lanes and each not in turned
-        }
-        if not keep and share_memory(list(borders), self.blocks * VECTOR_BYTES):
-            images = [each for each in borders if len(each.shape) == 3 and each not in views and each not in found]
-            places = [(each.shape, borders[each]) for each in images]
-            found |= zip(images, Buffer.allocate_in_turns(self.blocks, places, self.network.dtype), strict=True)
+        found: dict[Gradient, Buffer] = {}
+        size = self.blocks * VECTOR_BYTES
+        if self.channels_in_lanes:
+            size = self.batch_size * self.network.layout.dtype.itemsize
+        if not keep and share_memory(list(borders), size):
+            images = [each for each in borders if len(each.shape) == 3 and each not in views]
+            spaces = [
+                Space(each.shape, borders[each], self.batch_size if in_lanes else self.blocks, in_lanes)
+                for each in images
+                for in_lanes in (self._has_channels_in_lanes(each),)
+            ]
+            found = dict(zip(images, Buffer.allocate_in_turns(spaces, self.network.dtype), strict=True))
         for each, border in borders.items():
             after = gradients[each.number + 1] if each in views else None
             buffer = after.reshaped(each.shape) if after else found.get(each)
-            buffer = buffer or self._allocate(each.shape, border)
+            in_lanes = self._has_channels_in_lanes(each)
+            buffer = buffer or self._allocate(each.shape, border, channels_in_lanes=in_lanes)
             if not each.before_pooling:
                 gradients[each.number] = buffer
             if each in turned:
-                buffer = Buffer.allocate_channels_in_lanes(
-                    self.batch_size, each.shape, self.network.dtype, turned[each]
-                )
+                buffer = self._allocate(each.shape, turned[each], channels_in_lanes=True)
             computed[each.number] = buffer
         return gradients, computed
 
+    def _has_channels_in_lanes(self, gradient: Gradient) -> bool:
+        """Whether it has channels in lanes from the start."""
+        within = 0 < self.channels_in_lanes >= gradient.number
+        return within and not self._is_turned(gradient)
+
     def _is_turned(self, gradient: Gradient) -> bool:
-        """Whether it leads back from samples in the lanes to images with their channels last."""
+        """Whether it leads back from samples in lanes to channels."""
         return 0 < self.channels_in_lanes == gradient.number and not gradient.before_pooling
 
     def activation_before(self, number: int) -> str:
@@ -257,13 +268,11 @@ class BoundNetwork:
         stages, site = self.network.stages, self.sites[number]
         stage, after = stages[number], number + 1
         if after == self.channels_in_lanes and site.dout is not None:
-            lasting = site.dout
+            turned = site.dout
             if site.winners is not None:
-                lasting = Buffer.allocate_channels_in_lanes(
-                    self.batch_size, gradient.shape, self.network.dtype, Border()
-                )
-            site.backward_output.append(to_channels_call(gradient, lasting))
-            gradient = lasting
+                turned = self._allocate(gradient.shape, Border(), channels_in_lanes=True)
+            site.backward_output.append(to_channels_call(gradient, turned))
+            gradient = turned
         if site.dout is not None and site.dout.clears:
             site.backward_output.append(clear_call(site.dout))
         while after < len(stages) and stages[after].layer.is_view:

@@ -138,6 +138,18 @@ def test_a_smaller_batch_after_a_larger_one() -> None:
     assert stack.run(x[:2], dout[:2]).bits() == fresh.run(x[:2], dout[:2]).bits()
 
 
+@pytest.mark.usefixtures("few_tiles")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_that_share_memory_have_the_same_bits(name: str) -> None:
+    """Borders are cleared in every pass."""
+    layers, shape = NETWORKS[name]
+    with channels(taken=True):
+        stack, kept = (Stack(layers, shape, np.float64, batch_size=2, keep_gradients=keep) for keep in (False, True))
+    assert any(site.dout is not None and site.dout.clears for site in stack.bound.sites)
+    x, dout = stack.random(2)
+    assert stack.run(x, dout).bits() == stack.run(x, dout).bits() == kept.run(x, dout).bits()
+
+
 @compiled_only("only compiled programs use threads")
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch, restored_threads: None) -> None:
     monkeypatch.setattr(program, "PARALLEL_WORK", 0)

@@ -56,7 +56,7 @@ class Tolerance(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--samples",
     type=click.IntRange(1),
-    show_default="a block and one more: 9, in float32 17",
+    show_default="a batch, at most a block and one more: 9, in float32 17",
     help="Samples of the config's data.",
 )
 @click.option(
@@ -208,8 +208,8 @@ def _configured(
 ) -> Iterator[Subject]:
     """The network of a config at the start and, if there are any, after `steps` steps.
 
-    Unless it is told, there are as many samples as fill a block and one more: a block and the remainder of a batch are
-    computed by kernels of their own.
+    Unless it is told, there are as many samples as in a batch of training, but at most a block and one more: blocks,
+    what remains of a batch, and batches of few samples are computed by kernels of their own.
     """
     import numpy as np
 
@@ -219,8 +219,8 @@ def _configured(
     from nnjit.kernels.simd import lanes
     from nnjit.prepare import prepare
 
-    samples = samples or lanes(dtype) + 1
     loaded = load_config(config, overrides)
+    samples = samples or min(loaded.config.train.batch_size, lanes(dtype) + 1)
     dataset = prepare(loaded)
     positions = _positions(layers, [layer.kind() for layer in loaded.config.model])
     for trained in (0, steps) if steps else (0,):

@@ -16,6 +16,7 @@ from nnjit.gradcheck.cases import Case, cases
 from nnjit.gradcheck.check import Report, Settings, check
 from nnjit.gradcheck.probe import Probe
 from nnjit.kernels.contraction import Extent
+from nnjit.kernels.contraction_channels_weights import contract_channels_weights
 from nnjit.kernels.contraction_transposed import contract_transposed
 from nnjit.kernels.contraction_weights import contract_lanes
 from nnjit.kernels.packing import pack_rows, places_of, spans_of
@@ -79,6 +80,10 @@ def shifted_border(probe: Probe) -> bool:
             moved = starts + np.tile([d.column, 0], len(starts) // 2)
             narrower = extent._replace(columns=extent.columns - 1)
             return call._replace(arguments=(*tiles, narrower, cut, d, x, moved, *others))
+        if call.kernel is contract_channels_weights:
+            tile, extent, piece, share, d, x, *others = call.arguments
+            narrower, moved = extent._replace(columns=extent.columns - 1), x._replace(start=x.start + x.column)
+            return call._replace(arguments=(tile, narrower, piece, share, d, moved, *others))
         for number, argument in enumerate(call.arguments):
             if isinstance(argument, Window):
                 wrong = argument._replace(left=argument.left - 1)
