@@ -163,8 +163,8 @@ class Buffer:
 
     @property
     def _lanes(self) -> int:
-        """Lanes of a vector."""
-        return lanes(self.view.vectors.dtype)
+        """Lanes of a vector, unless samples are apart."""
+        return int(self.view.vectors.shape[1])
 
     @property
     def _samples(self) -> int:

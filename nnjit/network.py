@@ -14,7 +14,7 @@ from nnjit.kernels.program import Call
 from nnjit.kernels.simd import VECTOR_BYTES, lanes
 from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
-from nnjit.pooling import pairs, unpool_call, winners_for
+from nnjit.pooling import decision, pairs, unpool_call, winners_for
 from nnjit.site import Site, Workspace, apply_call, clear_call, from_channels_call, to_channels_call
 from nnjit.stages import Gradient, Stage, backward_order, each_alone, fuse, share_memory
 from nnjit.tuning.algorithms import LaneCosts, choose_channels_in_lanes
@@ -258,7 +258,7 @@ class BoundNetwork:
             epilogue=Epilogue(stage.activation),
             dx_epilogue=Epilogue(made_by, backward=True) if derivative else Epilogue(),
             winners=winners,
-            decisions=[] if winners is None else [winners],
+            decisions=[] if winners is None else [decision(winners, out)],
         )
 
     def _lead_back(self, number: int, gradient: Buffer) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Buffer
 from nnjit.kernels.activations import Epilogue
+from nnjit.kernels.contraction import View
 from nnjit.kernels.pooling import Window, max_pool_backward, max_pool_forward
 from nnjit.kernels.program import Call
 
@@ -24,6 +25,13 @@ def winners_for(out: Buffer, window: Window) -> NDArray[Any]:
     entries = extent.blocks * extent.rows * extent.lines * extent.columns
     largest = window.kernel_height * window.kernel_width - 1
     return np.zeros((entries, out.view.vectors.shape[1]), np.min_scalar_type(largest))
+
+
+def decision(winners: NDArray[Any], out: Buffer) -> Buffer:
+    """The winners as a buffer like `out`."""
+    _, rows, lines, columns = out.extent
+    view = View(winners, 0, rows * lines * columns, lines * columns, columns, 1)
+    return Buffer(view, out.blocks, out.shape, channels_in_lanes=out.channels_in_lanes)
 
 
 def pool_call(window: Window, x: Buffer, out: Buffer, winners: NDArray[Any]) -> Call:

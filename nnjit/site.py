@@ -93,8 +93,8 @@ class Site:
     pooling."""
     backward_parameters: list[Call] = field(default_factory=list)
     backward_input: list[Call] = field(default_factory=list)
-    decisions: list[NDArray[Any]] = field(default_factory=list)
-    """Arrays that the forward pass fills with the branch that each entry took (the winner of a maximum)."""
+    decisions: list[Buffer] = field(default_factory=list)
+    """What the forward pass fills with the branch that each entry took (the winner of a maximum)."""
 
     @property
     def dtype(self) -> Any:

@@ -100,9 +100,10 @@ class Probe:
 
     def backward(self, disturb: Callable[[NDArray[Any]], None] = lambda vectors: None) -> None:
         """Run everything, which fills all gradients; `disturb` may change each stage's output before it is read."""
-        for number, site in enumerate(self.bound.sites):
+        read = [*(site.x for site in self.bound.sites[1:]), self.bound.out]
+        for number, output in enumerate(read):
             self._run(*self._first_calls[number : number + 2])
-            disturb(site.out.view.vectors)
+            disturb(output.view.vectors)
         self._run(self._first_calls[-1], len(self.forward_calls))
         for spoil in self.after_loss:
             spoil()
@@ -125,14 +126,8 @@ class Probe:
             if number in self._kinked:
                 outputs = site.out.view.vectors.reshape(-1)[self._kinked[number]]
                 taken.append((outputs > 0).reshape(self.samples, -1))
-            taken.extend(self._by_sample(array) for array in site.decisions)
+            taken.extend(buffer.read(self.samples).reshape(self.samples, -1) for buffer in site.decisions)
         return taken
-
-    def _by_sample(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        """A copy of (blocks * entries, L) as (N, entries)."""
-        lanes = vectors.shape[1]
-        blocks = vectors.reshape(self.bound.blocks, -1, lanes)
-        return blocks.transpose(0, 2, 1).reshape(self.bound.blocks * lanes, -1)[: self.samples].copy()
 
     def tensors(self) -> list[Tensor]:
         """The input of every layer (with the activation and pooling that it applies) and its parameters, in the order

@@ -114,11 +114,11 @@ class MaxPool(Pooling):
         return self.window == (2, 2) and self.stride in (None, (2, 2)) and self.padding == (0, 0)
 
     def bind(self, site: Site) -> None:
-        from nnjit.pooling import pool_call, unpool_call, winners_for
+        from nnjit.pooling import decision, pool_call, unpool_call, winners_for
 
         window = self.sliding(site.x.shape)
         winners = winners_for(site.out, window)
-        site.decisions.append(winners)
+        site.decisions.append(decision(winners, site.out))
         site.forward.append(pool_call(window, site.x, site.out, winners))
         if site.dx is not None and site.dout is not None:
             site.backward_input.append(unpool_call(window, site.dout, winners, site.dx, site.dx_epilogue, site.out))
