@@ -221,43 +221,61 @@ def remainder_sums(site: Site, filters: Filters, sums: Sequence[Sums], x: View, 
 
 def _remainder_contraction(site: Site, filters: Filters, sums: Sums, x: View, samples: int) -> list[Call]:
     """Likewise, once the samples are apart."""
-    passed, ends, _ = sums
-    extent, taps = ends.extent, len(passed.x)
-    used = tuple((int(first), int(last)) for first, last in passed.columns)
-    run = passed.run if passed.run_step else 1
-    tile = choose_remainder_tile(extent.rows, site.lanes, taps, run, x.column, used)
-    tile = replace(tile, samples=samples)
-    last = last_remainder_tile(tile, extent.columns)
-    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, extent.rows)
-    columns = np.array(used_by_tiles(used, tile.rows), np.int64)
-    weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, columns)
-    lines = 1 if ends.winners is None else 2
-    scratch = site.workspace.by_thread(remainder_vectors(tile, extent, lines))
-    results = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
-    operands = (tile, last, extent, ends.phases.places, weights, x, passed.x, *results, scratch)
-    met = math.prod(int((spans[:, 1] - spans[:, 0]).sum()) for spans in (passed.lines, passed.columns))
-    work = samples * packed.shape[0] * packed.shape[2] * met
-    return [*calls, Call(contract_remainder, len(packed) * extent.lines // lines, operands, work)]
+    calls, rows = _rows_in_lanes(site, filters, sums, sums.ends.extent.rows, x, whole=False)
+    rows = rows._replace(tile=replace(rows.tile, samples=samples))
+    if rows.last is not None:
+        rows = rows._replace(last=replace(rows.last, samples=samples))
+    vectors = remainder_vectors(rows.tile, sums.ends.extent, rows.lines)
+    operands = rows.operands(site, sums, x, vectors)
+    return [*calls, Call(contract_remainder, rows.tasks, operands, samples * rows.work)]
 
 
 def channel_sums(site: Site, filters: Filters, sums: Sums, rows: int, x: View) -> list[Call]:
-    """The sums for images with their channels last, of x as well, whose view is of scalars: for `rows` channels."""
+    """The sums for `rows` channels of images that have those in lanes, as x has, whose view is of scalars."""
+    extent = sums.ends.extent
+    calls, packed = _rows_in_lanes(site, filters, sums, rows, x, whole=True)
+    vectors = channels_vectors(packed.tile, extent, packed.lines if packed.lines > 1 else 0)
+    operands = packed.operands(site, sums, x, vectors)
+    return [*calls, Call(contract_channels, packed.tasks * extent.blocks, operands, extent.blocks * packed.work)]
+
+
+class RowsInLanes(NamedTuple):
+    """Sums with rows of the output in the lanes, ready for a kernel."""
+
+    tile: TileShape
+    last: TileShape | None
+    weights: Weights
+    lines: int
+    """Of the output, that a task sums."""
+    tasks: int
+    """For a sample."""
+    work: int
+    """Likewise."""
+
+    def operands(self, site: Site, sums: Sums, x: View, vectors: int) -> tuple[Any, ...]:
+        """What the kernel takes, which needs `vectors` vectors of scratch memory."""
+        passed, ends, _ = sums
+        images = (ends.extent, ends.phases.places, self.weights, x, passed.x)
+        results = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
+        return (self.tile, self.last, *images, *results, site.workspace.by_thread(vectors))
+
+
+def _rows_in_lanes(
+    site: Site, filters: Filters, sums: Sums, rows: int, x: View, *, whole: bool
+) -> tuple[list[Call], RowsInLanes]:
+    """The calls that put the weights of `rows` rows in order, if need be, and what they are for; `whole`: whether tiles
+    do not overlap."""
     passed, ends, _ = sums
-    extent, taps = ends.extent, len(passed.x)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     run = passed.run if passed.run_step else 1
-    tile = choose_remainder_tile(rows, site.lanes, taps, run, x.column, used, whole=True)
-    last = last_remainder_tile(tile, extent.columns)
-    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, rows, whole=True)
+    tile = choose_remainder_tile(rows, site.lanes, len(passed.x), run, x.column, used, whole=whole)
+    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, rows, whole=whole)
     columns = np.array(used_by_tiles(used, tile.rows), np.int64)
     weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, columns)
     lines = 1 if ends.winners is None else 2
-    scratch = site.workspace.by_thread(channels_vectors(tile, extent, lines if lines > 1 else 0))
-    results = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
-    operands = (tile, last, extent, ends.phases.places, weights, x, passed.x, *results, scratch)
     met = math.prod(int((spans[:, 1] - spans[:, 0]).sum()) for spans in (passed.lines, passed.columns))
-    work = extent.blocks * packed.shape[0] * packed.shape[2] * met
-    return [*calls, Call(contract_channels, len(packed) * extent.blocks * extent.lines // lines, operands, work)]
+    tasks, work = len(packed) * ends.extent.lines // lines, packed.shape[0] * packed.shape[2] * met
+    return calls, RowsInLanes(tile, last_remainder_tile(tile, ends.extent.columns), weights, lines, tasks, work)
 
 
 def _winners(site: Site, ends: Ends) -> NDArray[Any]:

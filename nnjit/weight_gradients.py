@@ -77,7 +77,7 @@ class WeightGradients:
             self._bind_remainder(site, summed, window, remainder)
 
     def bind_channels_in_lanes(self, site: Site, summed: Extent, window: View) -> None:
-        """Likewise for images with their channels last; `window`: of scalars."""
+        """Likewise for images with channels in lanes; `window`: of scalars."""
         assert site.dout is not None
         (height, width), x = self.kernel, site.x.scalars
         c, u, v = grid(range(self.channels), range(height), range(width))

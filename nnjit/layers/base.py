@@ -72,8 +72,8 @@ class Layer(Component):
     applies_derivative: ClassVar[bool] = False
     """Whether `bind` applies the derivative of the activation before it (`Site.dx_epilogue`)."""
     takes_channels_in_lanes: ClassVar[bool] = False
-    """Whether `bind` takes images with their channels last, then all of the site's; the input may then also be
-    apart, if the layer has parameters."""
+    """Whether `bind` takes sites whose images have channels in lanes; the input may then also be apart, if the layer
+    has parameters."""
     is_view: ClassVar[bool] = False
     """Whether the output is the input's memory under another shape."""
 
