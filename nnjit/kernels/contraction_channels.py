@@ -3,8 +3,8 @@
     out[n, i, j, r] = bias[r] + sum over k of w[r, k] * x[n, i, j, k]       w, out vectors of rows, x scalars
 
 It is what `contract` computes, but a vector holds L rows of a position instead of a row of L samples. Where samples do
-not fill the lanes, those would be computed, and read and written, in vain. What a tile sums is in the layout that the
-next layer reads, channels last, so that nothing is transposed between layers.
+not fill the lanes, those would be computed, and read and written, in vain. What a tile sums stands as the next layer
+reads it, so that nothing is transposed between layers.
 
 Measured on two cores, a step of training with one image of 128x128, 3x3 kernels and 32 to 128 maps, 26.6 to 8.7 ms; of
 56x56 with 1x1 and 3x3 kernels and 64 to 256 maps 46.6 to 8.9 (`benchmarks/small_batches.py`).
