@@ -53,11 +53,16 @@ def few_tiles() -> Iterator[None]:
         tile = TileShape(min(len(used), 2), 1, run=run if run in (2, 3) else 1)
         return replace(tile, row_step=column_step, column_step=1, tap_step=1, lanes=lanes)
 
+    def choose_strip(tile: TileShape, rows: int, columns: int, *, shared: bool, by_lines: bool = False) -> Strip:
+        # Samples, whose tasks go by lines, come in whole blocks.
+        lines = 2 if columns > tile.columns else 1
+        return Strip(min(2, -(-rows // tile.rows)), lines, 16 if by_lines else 6, by_lines)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_passes, "choose_tile", choose)
         patch.setattr(image_passes, "choose_remainder_tile", choose_remainder)
         patch.setattr(contraction_strips, "choose_strips_tile", choose)
-        patch.setattr(contraction_strips, "choose_strip", lambda tile, row_tiles, lines: Strip(min(2, row_tiles), 6))
+        patch.setattr(contraction_strips, "choose_strip", choose_strip)
         yield
 
 

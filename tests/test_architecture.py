@@ -165,6 +165,7 @@ NO_ARRAYS = {
     "task", "thread", "form", "tile", "last", "bias_tile", "extent", "epilogue", "window", "tiling", "classes", "chunk",
     "decayed", "nesterov", "threshold", "samples", "planes", "bands", "edges", "cut", "rows", "row_step", "map_step",
     "rotated", "groups", "width", "strip", "taps_tile", "tiles", "share", "shares", "cutout", "adds", "piece", "whole",
+    "columns", "taps",
 }  # fmt: skip
 SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights |Scalars |Spans )?\([\w*/, .+-]+\)")
 

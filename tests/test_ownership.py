@@ -79,6 +79,7 @@ def written(call: Call, task: int) -> dict[str, NDArray[np.bool_]]:
     first = 2 if takes_thread(call.kernel) else 1
     named = dict(zip(list(inspect.signature(kernel).parameters)[first:], call.arguments, strict=True))
     names = [name for name in RESULTS if name in named][:1] or [name for name in SUMS if name in named]
+    names += ["db"] if names == ["dw"] and "db" in named else []
     results = {name: named[name].vectors if isinstance(named[name], View) else named[name] for name in names}
     # A forward epilogue does not read y, which is then `out` itself.
     others = [value for key, value in named.items() if key not in (*names, "y")]
@@ -207,8 +208,8 @@ def _same_task(kernel: Any) -> Any:
     """A kernel whose tasks all do the work of task 0."""
 
     def contract_strips(  # type: ignore[no-untyped-def]
-        task, thread, tile, strip, extent, w, x, x_taps, bias, out, epilogue, y, scratch
+        task, thread, tile, last, strip, rows, columns, taps, w, x, bias, out, epilogue, y, scratch
     ):
-        kernel(0, thread, tile, strip, extent, w, x, x_taps, bias, out, epilogue, y, scratch)
+        kernel(0, thread, tile, last, strip, rows, columns, taps, w, x, bias, out, epilogue, y, scratch)
 
     return contract_strips

@@ -16,7 +16,8 @@ from nnjit.image_passes import ONE_PHASE
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View, Weights, contract
-from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_vectors
+from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_tasks, strip_vectors
+from nnjit.kernels.contraction_strips_weights import contract_strips_weights, strip_weights_vectors
 from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
 from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
@@ -257,34 +258,86 @@ def test_every_tile_gives_the_same_bits(dtype: Any) -> None:
 
 
 def in_strips(tile: TileShape, strip: Strip, epilogue: Epilogue, dtype: Any) -> bytes:
-    """The bits of a contraction of 5 rows and two lines of 7 columns over 12 taps."""
+    """The bits of a contraction of 5 rows and 7 columns over 12 taps."""
     rng = np.random.default_rng(7)
-    L, lines = lanes(dtype), 2
-    x = rng.standard_normal((lines * COLUMNS * 12, L)).astype(dtype)
+    L = lanes(dtype)
+    x = rng.standard_normal((COLUMNS * 12, L)).astype(dtype)
     w, bias = rng.standard_normal(ROWS * 12).astype(dtype), rng.standard_normal(ROWS).astype(dtype)
-    out, y = np.full((ROWS * lines * COLUMNS, L), np.nan, dtype), rng.random((ROWS * lines * COLUMNS, L)).astype(dtype)
-    to = View(out, 0, 0, lines * COLUMNS, COLUMNS, 1)
-    tile, extent = replace(tile, row_step=12, tap_step=1), Extent(1, ROWS, lines, COLUMNS)
+    out, y = np.full((ROWS * COLUMNS, L), np.nan, dtype), rng.random((ROWS * COLUMNS, L)).astype(dtype)
+    to = View(out, 0, 0, COLUMNS, 0, 1)
+    tile = replace(tile, row_step=12, tap_step=1)
     firsts, taps = np.minimum(np.arange(0, ROWS, tile.rows), ROWS - tile.rows) * 12, np.arange(12)
-    scratch = np.full((get_threads(), strip_vectors(tile, strip, extent), L), np.nan, dtype)
-    from_x, made = View(x, 0, 0, 0, COLUMNS * 12, 12), to._replace(vectors=y)
-    operands = (tile, strip, extent, Scalars(w, firsts, taps), from_x, taps, bias, to, epilogue, made, scratch)
-    Program([Call(contract_strips, -(-len(firsts) // strip.tiles) * lines, operands, 1)]).run()
-    sums = bias[:, None, None, None] + np.einsum("rk,ijkl->rijl", w.reshape(ROWS, 12), x.reshape(lines, COLUMNS, 12, L))
+    scratch = np.full((get_threads(), strip_vectors(tile, strip, COLUMNS), L), np.nan, dtype)
+    factors = Scalars(w, firsts, taps), View(x, 0, 0, 1, 0, 12), bias
+    shapes = tile, last_tile(tile, COLUMNS), strip
+    operands = (*shapes, ROWS, COLUMNS, 12, *factors, to, epilogue, to._replace(vectors=y), scratch)
+    Program([Call(contract_strips, strip_tasks(tile, strip, ROWS), operands, 1)]).run()
+    sums = bias[:, None, None] + np.einsum("rk,jkl->rjl", w.reshape(ROWS, 12), x.reshape(COLUMNS, 12, L))
     expected = np.tanh(sums) if epilogue.function == "tanh" else sums * (y.reshape(sums.shape) > 0)
     tolerance = 1e-5 if dtype == np.float32 else 1e-13
     assert_allclose(out.reshape(sums.shape), expected, rtol=tolerance, atol=10 * tolerance)
     return out.tobytes()
 
 
+STRIPS = [
+    Strip(1, 1, 12, by_lines=True),
+    Strip(1, 2, 6, by_lines=False),
+    Strip(2, 3, 6, by_lines=True),
+    Strip(8, 1, 6, by_lines=False),
+    Strip(2, 1, 99, by_lines=False),
+]
+
+
 @DTYPES
 @pytest.mark.parametrize("epilogue", [Epilogue("tanh"), Epilogue("relu", backward=True)], ids=str)
 def test_strips_and_pieces_give_the_same_bits(epilogue: Epilogue, dtype: Any) -> None:
-    """Tiles that overlap at the ends of rows and columns, one strip and several, whose last is smaller."""
-    expected = in_strips(TileShape(1, 1), Strip(1, 12), epilogue, dtype)
-    for tile in (TileShape(2, 3), TileShape(2, 3, run=3), TileShape(4, 5, run=2, run_step=0), TileShape(5, 7)):
-        for strip in (Strip(1, 12), Strip(1, 6), Strip(2, 6), Strip(8, 6), Strip(2, 99)):
-            assert in_strips(tile, strip, epilogue, dtype) == expected, (tile, strip)
+    """Tiles that overlap at the end of rows and are narrower at that of columns; strips and lines, one and several, of
+    which some are smaller."""
+    expected = in_strips(TileShape(1, 1), Strip(1, 1, 12, by_lines=True), epilogue, dtype)
+    for tile in (TileShape(2, 3), TileShape(2, 2, run=3, result_fetches=True), TileShape(4, 5, run=2, run_step=0)):
+        for strip in STRIPS:
+            if strip.lines <= -(-COLUMNS // tile.columns):
+                assert in_strips(tile, strip, epilogue, dtype) == expected, (tile, strip)
+
+
+def samples_in_strips(tile: TileShape, strip: Strip, dtype: Any) -> tuple[bytes, bytes]:
+    """The bits of the gradients of 5 x 7 L weights and 7 L biases from three blocks, of which the last one is not
+    full."""
+    rng = np.random.default_rng(8)
+    L, inputs, groups = lanes(dtype), ROWS, COLUMNS
+    samples = 3 * L - 4
+    x, d = (rng.standard_normal((3, size, L)).astype(dtype) for size in (inputs, groups * L))
+    d[2, :, L - 4 :] = 0
+    dw, db = np.full((inputs * groups, L), np.nan, dtype), np.full(groups * L, np.nan, dtype)
+    tile = replace(tile, row_step=L, tap_step=1, column_step=1, run_step=tile.columns)
+    last = last_tile(tile, groups)
+    last = replace(last, run_step=last.columns) if last else None
+    firsts, n = np.minimum(np.arange(0, inputs, tile.rows), inputs - tile.rows) * L, np.arange(samples)
+    factors = (
+        Scalars(x.reshape(-1), firsts, n // L * inputs * L + n % L),
+        View(d.reshape(-1, L), 0, groups * L, 1, 0, 0),
+    )
+    scratch = np.full((get_threads(), strip_weights_vectors(tile, strip, groups), L), np.nan, dtype)
+    to = View(dw, 0, 0, 1, 0, inputs)
+    sizes = (inputs, groups, samples)
+    operands = (tile, last, strip, *sizes, *factors, np.zeros(inputs, dtype), to, Epilogue(), db, scratch)
+    Program([Call(contract_strips_weights, strip_tasks(tile, strip, inputs), operands, 1)]).run()
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    expected = np.einsum("brl,bfl->fr", x, d)
+    found = dw.reshape(groups, inputs, L).transpose(0, 2, 1).reshape(-1, inputs)
+    assert_allclose(found, expected, rtol=tolerance, atol=10 * tolerance)
+    assert_allclose(db, d.sum((0, 2)), rtol=tolerance, atol=10 * tolerance)
+    return dw.tobytes(), db.tobytes()
+
+
+@DTYPES
+def test_strips_and_pieces_of_samples_give_the_same_bits(dtype: Any) -> None:
+    L = lanes(dtype)
+    expected = samples_in_strips(TileShape(1, 1), Strip(1, 1, 3 * L, by_lines=True), dtype)
+    for tile in (TileShape(2, 3, run=2), TileShape(2, 2), TileShape(4, 5, run=4)):
+        for rows, lines, blocks in ((1, 2, 1), (8, 1, 1), (2, 2, 2), (2, 1, 4)):
+            strip = Strip(rows, lines, blocks * L, by_lines=True)
+            assert samples_in_strips(tile, strip, dtype) == expected, (tile, strip)
 
 
 TRANSPOSED_TILES = [

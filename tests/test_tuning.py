@@ -21,6 +21,7 @@ from nnjit.kernels.bands import BandShape
 from nnjit.kernels.contraction import contract, contract_pooled
 from nnjit.kernels.contraction_bands import contract_bands
 from nnjit.kernels.contraction_packed import contract_packed
+from nnjit.kernels.contraction_strips import Strip, strip_columns, strip_tasks
 from nnjit.kernels.contraction_transposed import contract_transposed
 from nnjit.kernels.contraction_weights import Cut, contract_lanes
 from nnjit.kernels.tiles import (
@@ -40,7 +41,7 @@ from nnjit.tuning.algorithms import MOST_FEW, choose_bands, choose_input_form, c
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
-from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile, choose_width
+from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
 from nnjit.tuning.cost import held_vectors
@@ -262,23 +263,39 @@ def test_a_long_sum_gets_enough_accumulators(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @given(
-    rows=st.integers(1, 2000),
-    groups=st.integers(1, 70),
-    columns=st.integers(1, 6),
-    lines=st.integers(1, 8),
+    rows=st.integers(1, 5000),
+    columns=st.integers(1, 300),
+    of_tile=st.tuples(st.integers(1, 16), st.integers(1, 10)),
     threads=st.sampled_from([1, 2, 5]),
     run=st.integers(1, 4),
 )
 def test_strips_leave_work_for_every_thread(
-    rows: int, groups: int, columns: int, lines: int, threads: int, run: int
+    rows: int, columns: int, of_tile: tuple[int, int], threads: int, run: int
 ) -> None:
-    tile = TileShape(6, columns, run=run)
+    tile = TileShape(*of_tile, run=run)
+    row_tiles, column_tiles = -(-rows // tile.rows), -(-columns // tile.columns)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "get_threads", lambda: threads)
-        strip, width = choose_strip(tile, rows, lines), choose_width(tile, groups)
-    assert 1 <= strip.tiles <= 8 and (strip.tiles == 1 or rows * lines // strip.tiles >= 4 * threads)
+        strip = choose_strip(tile, rows, columns, shared=True)
+        alone = choose_strip(tile, rows, columns, shared=False)
     assert strip.taps > 100 and strip.taps % run == 0
-    assert groups % width == 0 and (width == groups or width % columns == 0 and groups // width >= threads)
+    for found in (strip, alone):
+        # What a task keeps stays in the second cache.
+        assert 1 <= found.rows <= 64 and strip_columns(tile, found, columns) < 8 + 2 * tile.columns
+        assert 1 <= found.lines <= column_tiles
+    # As strips have whole tiles, there may be somewhat fewer of them than are wanted.
+    assert 2 * strip_tasks(tile, strip, rows) >= min(4 * threads, row_tiles * column_tiles)
+    assert strip_tasks(tile, alone, rows) <= strip_tasks(tile, strip, rows)
+
+
+def test_little_is_read_again_for_strips_and_lines() -> None:
+    """A layer to many outputs for few samples is cut into strips, one to few for many samples into lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "get_threads", lambda: 2)
+        wide = choose_strip(TileShape(4, 4), 1000, 8, shared=True)
+        narrow = choose_strip(TileShape(4, 4), 30, 64, shared=True)
+    assert wide == Strip(32, 1, 128, by_lines=False)
+    assert narrow == Strip(8, 8, 128, by_lines=True)
 
 
 def test_strips_use_few_rows_and_four_columns_where_there_are_four(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,22 +94,6 @@ def gather_labels(task, classes, labels, order, position, out):
         vectors[at + label * out.row, lane] = 1
 
 
-@kernel
-def samples_to_rows(task, groups, width, x, out):
-    """out[g // width, n, g % width] = L features, from g * L on, of sample n of x: features innermost, not samples
-
-    x View (N, F), F padded to `groups` whole vectors  out (groups * N, L), fully overwritten; width divides groups
-    A task owns a block and L features.
-    """
-    lanes = out.shape[1]
-    group = task % groups
-    block = task // groups
-    samples = len(out) // groups
-    tile = tile_across(x.vectors, x.start + block * x.block + group * lanes * x.row, x.row)
-    first = (group // width * samples + block * lanes) * width + group % width
-    tile_store(tile, out, first, width, 0, 0)
-
-
 APART_VECTORS = 512
 """Vectors of a block that a task of `samples_apart` takes; the last one takes what is left as well."""
 

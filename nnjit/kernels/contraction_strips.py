@@ -1,19 +1,23 @@
-"""Sums of products for dense layers: strips of rows, whose taps come in pieces.
+"""Sums of products for dense layers: strips of rows, lines of columns, taps in pieces.
 
-    out[r, j] = bias[r] + sum over k of w[r, k] * x[j, k]       w scalars, x, out vectors
+    out[r, j] = bias[r] + sum over k of w[r, k] * x[k, j]       w scalars, x, out vectors
 
 It is what `contract` computes, in the same order, but the columns of a dense layer, which are the blocks of a batch,
 share no taps, and all taps of one are more than the first cache holds. So a task goes over a piece of the taps for all
 its rows and columns before it takes the next one, and keeps the sums of its tiles in memory meanwhile: what the piece
-reads of x serves all rows of the strip, what it reads of w all columns.
+reads of x serves all rows of the strip, what it reads of w all columns of the line, and all three stay in the second
+cache however large the layer and the batch are (Goto and van de Geijn, "Anatomy of High-Performance Matrix
+Multiplication", 2008).
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from numba.extending import register_jitable
+
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import Extent, finish_rows
+from nnjit.kernels.contraction import fetch_result_row, finish_rows
 from nnjit.kernels.simd import entry
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_load, tile_rows, tile_store
 
@@ -33,62 +37,116 @@ class Scalars(NamedTuple):
 class Strip(NamedTuple):
     """What a task takes at a time; sums do not depend on it."""
 
-    tiles: int
+    rows: int
     """Tiles of rows in a strip."""
+    lines: int
+    """Into how many lines the columns are cut, in whole tiles."""
     taps: int
-    """Taps in a piece, a multiple of the tile's run."""
+    """Taps in a piece: whole runs of the tile; whole blocks where they are samples."""
+    by_lines: bool
+    """Whether the tasks of a line follow each other, or those of a strip: each thread then has lines of its own, or
+    strips."""
 
 
-def strip_vectors(tile: TileShape, strip: Strip, extent: Extent) -> int:
-    """Vectors of scratch memory that `contract_strips` needs for a thread."""
-    return strip.tiles * -(-extent.columns // tile.columns) * tile.rows * tile.columns
+class Area(NamedTuple):
+    """What a task owns: tiles first_tile .. last_tile - 1 of rows, columns first_column .. last_column - 1."""
+
+    first_tile: int
+    last_tile: int
+    first_column: int
+    last_column: int
+
+
+def strip_tasks(tile: TileShape, strip: Strip, rows: int) -> int:
+    """The tasks of a contraction in strips."""
+    row_tiles = -(-rows // tile.rows)
+    return -(-row_tiles // strip.rows) * strip.lines
+
+
+def strip_columns(tile: TileShape, strip: Strip, columns: int) -> int:
+    """The columns of the longest line, in whole tiles."""
+    column_tiles = -(-columns // tile.columns)
+    return -(-column_tiles // strip.lines) * tile.columns
+
+
+def strip_vectors(tile: TileShape, strip: Strip, columns: int) -> int:
+    """Vectors of scratch memory that a thread needs for the sums of a strip."""
+    return strip.rows * tile.rows * strip_columns(tile, strip, columns)
+
+
+@register_jitable
+def area_of(task, tile, strip, rows, columns):
+    """The Area of a task."""
+    row_tiles = (rows + tile.rows - 1) // tile.rows
+    column_tiles = (columns + tile.columns - 1) // tile.columns
+    strips = (row_tiles + strip.rows - 1) // strip.rows
+    line, number = (task // strips, task % strips) if strip.by_lines else (task % strip.lines, task // strip.lines)
+    first_tile = number * strip.rows
+    first_column = column_tiles * line // strip.lines * tile.columns
+    last_column = column_tiles * (line + 1) // strip.lines * tile.columns
+    return Area(first_tile, min(first_tile + strip.rows, row_tiles), first_column, min(last_column, columns))
+
+
+@register_jitable(forceinline=True)
+def add_piece(tile, area, rows, w, piece, x, x_at, x_row, x_column, memory, kept, bias, out, out_at, epilogue, y, y_at):
+    """Add a piece of the taps to the sums of a tile of columns, for all rows of an area; finish and store them after
+    the last one.
+
+    piece: its first tap, the one after its last, and how many taps there are  x: from x_at on, that of tap k and column
+    c lies (k - first tap) * x_row + c * x_column further on
+    memory (vectors, L): the sums, from `kept` on  out_at, y_at: where row 0 of these columns lies
+    """
+    first_tap, last_tap, taps = piece
+    for row_tile in range(area.first_tile, area.last_tile):
+        row = min(row_tile * tile.rows, rows - tile.rows)
+        shared = row_tile * tile.rows - row
+        out_row, y_row = out_at + row * out.row, y_at + row * y.row
+        if first_tap == 0:
+            total = tile_rows(tile, bias, row)
+        else:
+            total = tile_load(tile, memory, kept)
+        fetched = shared if tile.result_fetches and last_tap == taps else tile.rows
+        for k in range(first_tap, last_tap, tile.run):
+            if fetched < tile.rows:
+                fetch_result_row(tile, out, out_row, epilogue, y, y_row, fetched)
+                fetched += 1
+            w_at = w.firsts[row_tile] + entry(w.taps, k)
+            total = tile_fma(tile, total, w.scalars, w_at, x, x_at + (k - first_tap) * x_row, x_column, x_row, 0)
+        if last_tap < taps:
+            tile_store(total, memory, kept, tile.columns, 1, 0)
+        else:
+            if epilogue.short:
+                total = tile_finish(epilogue, total, y.vectors, y_row, y.row, y.column)
+            tile_store(total, out.vectors, out_row, out.row, out.column, shared)
+        kept += tile.rows * tile.columns
 
 
 @kernel
-def contract_strips(task, thread, tile, strip, extent, w, x, x_taps, bias, out, epilogue, y, scratch):
-    """out[r, i, j] = epilogue(bias[r] + sum over k of w[r, k] * x[i, j, x_taps[k]], y[r, i, j])
+def contract_strips(task, thread, tile, last, strip, rows, columns, taps, w, x, bias, out, epilogue, y, scratch):
+    """out[r, j] = epilogue(bias[r] + sum over k of w[r, k] * x[k, j], y[r, j])
 
-    w Scalars (R, K)  x View (-, I, J)  x_taps (K,)  bias (R,)  out, y View (R, I, J), out fully overwritten
+    last: the tile for the last columns, where tiles leave some
+    w Scalars (R, K)  x View (K, J)  bias (R,)  out, y View (R, J), out fully overwritten
     scratch (threads, vectors, L): `strip_vectors` for the calling thread
-    Runs of taps are as in `contract`, and so are tiles that would pass the last row or column. A task owns a strip of a
+    Runs of taps are as in `contract`; a tile that would pass the last row starts earlier. A task owns a strip of a
     line.
     """
     memory = scratch[thread]
-    taps = len(x_taps)
-    strips = (len(w.firsts) + strip.tiles - 1) // strip.tiles
-    x_line = x.start + task // strips * x.line
-    out_line = out.start + task // strips * out.line
-    y_line = y.start + task // strips * y.line
-    first_tile = task % strips * strip.tiles
-    last_tile = min(first_tile + strip.tiles, len(w.firsts))
-    column_tiles = (extent.columns + tile.columns - 1) // tile.columns
-    run_step = entry(x_taps, 1) - entry(x_taps, 0) if tile.run > 1 else 0
+    area = area_of(task, tile, strip, rows, columns)
+    of_tile = (area.last_tile - area.first_tile) * tile.rows
     for first_tap in range(0, taps, strip.taps):
-        last_tap = min(first_tap + strip.taps, taps)
-        for column_tile in range(column_tiles):
-            column = min(column_tile * tile.columns, extent.columns - tile.columns)
-            x_column = x_line + column * x.column
-            for row_tile in range(first_tile, last_tile):
-                row = min(row_tile * tile.rows, extent.rows - tile.rows)
-                kept = ((row_tile - first_tile) * column_tiles + column_tile) * tile.rows * tile.columns
-                if first_tap == 0:
-                    total = tile_rows(tile, bias, row)
-                else:
-                    total = tile_load(tile, memory, kept)
-                for k in range(first_tap, last_tap, tile.run):
-                    w_at = w.firsts[row_tile] + entry(w.taps, k)
-                    x_at = x_column + entry(x_taps, k)
-                    total = tile_fma(tile, total, w.scalars, w_at, x.vectors, x_at, x.column, run_step, 0)
-                if last_tap < taps:
-                    tile_store(total, memory, kept, tile.columns, 1, 0)
-                    continue
-                if epilogue.short:
-                    y_at = y_line + row * y.row + column * y.column
-                    total = tile_finish(epilogue, total, y.vectors, y_at, y.row, y.column)
-                shared = row_tile * tile.rows - row
-                out_at = out_line + row * out.row + column * out.column
-                tile_store(total, out.vectors, out_at, out.row, out.column, shared)
+        piece = first_tap, min(first_tap + strip.taps, taps), taps
+        x_piece = x.start + first_tap * x.row
+        for column in range(area.first_column, area.last_column, tile.columns):
+            x_at, kept = x_piece + column * x.column, of_tile * (column - area.first_column)
+            sums = x.vectors, x_at, x.row, x.column, memory, kept, bias, out, out.start + column * out.column
+            y_at = y.start + column * y.column
+            if last is not None and column + tile.columns > columns:
+                add_piece(last, area, rows, w, piece, *sums, epilogue, y, y_at)
+            else:
+                add_piece(tile, area, rows, w, piece, *sums, epilogue, y, y_at)
     if not (epilogue.short or epilogue.empty):
-        row = first_tile * tile.rows
-        rows = min(last_tile * tile.rows, extent.rows) - row
-        finish_rows(epilogue, rows, extent.columns, out, out_line + row * out.row, y, y_line + row * y.row)
+        row, width = area.first_tile * tile.rows, area.last_column - area.first_column
+        out_at = out.start + row * out.row + area.first_column * out.column
+        y_at = y.start + row * y.row + area.first_column * y.column
+        finish_rows(epilogue, min(of_tile, rows - row), width, out, out_at, y, y_at)

@@ -1,4 +1,4 @@
-"""Sums over samples and positions: bias gradients, and what parts of a sum come to."""
+"""What the parts of a sum come to."""
 
 from __future__ import annotations
 
@@ -7,20 +7,6 @@ from numpy.typing import NDArray
 
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import load, store
-
-
-@kernel
-def sum_samples(task, groups, width, samples, d, db):
-    """db[f] = sum over n < samples of d[n, f]
-
-    d (groups * N, L), as `batches.samples_to_rows` leaves it  db (F,), fully overwritten
-    A task owns a vector of features.
-    """
-    first = task // width * (len(d) // groups) * width + task % width
-    total = load(d, first)
-    for n in range(1, samples):
-        total = total + load(d, first + n * width)
-    store(db, task * d.shape[1], total)
 
 
 def in_vectors(places: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:

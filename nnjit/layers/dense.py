@@ -11,11 +11,10 @@ from nnjit.initializers import HeNormal, Initializer, Zeros
 from nnjit.layers.base import Example, Layer, Parameter, Shape, ShapeError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
+    from nnjit.buffers import Buffer
     from nnjit.kernels.activations import Epilogue
-    from nnjit.kernels.contraction import Extent, View
     from nnjit.kernels.contraction_strips import Scalars
     from nnjit.kernels.program import Call
     from nnjit.kernels.tiles import TileShape
@@ -87,8 +86,7 @@ class Dense(Layer):
         """Three contractions: over inputs forwards, over outputs to the input, over samples to the weights.
 
         Weights are stored as (F / L, D, L), outputs innermost. The same order serves all three: as scalars of a tile of
-        outputs, as scalars of a tile of inputs, and as whole vectors that the weight gradient fills, for which the
-        gradient of the output is first laid out with its features innermost.
+        outputs, as scalars of a tile of inputs, and as whole vectors that the weight gradient fills.
         """
         from dataclasses import replace
         from math import gcd
@@ -96,13 +94,13 @@ class Dense(Layer):
         import numpy as np
 
         from nnjit.kernels.activations import Epilogue
-        from nnjit.kernels.batches import samples_to_rows
-        from nnjit.kernels.contraction import Extent, View, first_rows
-        from nnjit.kernels.contraction_strips import Scalars
-        from nnjit.kernels.program import Call
-        from nnjit.kernels.sums import sum_samples
+        from nnjit.kernels.contraction import View, first_rows
+        from nnjit.kernels.contraction_strips import Scalars, strip_tasks
+        from nnjit.kernels.contraction_strips_weights import contract_strips_weights, strip_weights_vectors
+        from nnjit.kernels.program import PARALLEL_WORK, Call
         from nnjit.parameters import aligned_zeros
-        from nnjit.tuning.contraction_strips import choose_strips_tile, choose_width
+        from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile
+        from nnjit.tuning.lines import last_tile
 
         lanes, blocks, batch = site.lanes, site.x.blocks, site.batch_size
         inputs, outputs = site.x.shape[0], self.units
@@ -121,33 +119,26 @@ class Dense(Layer):
         tile = replace(choose_strips_tile(outputs, blocks, run=inputs, group_rows=lanes), tap_step=lanes)
         starts = np.arange(0, outputs, tile.rows, dtype=np.int64)
         scalars = Scalars(weight, starts // lanes * inputs * lanes + starts % lanes, input_steps * lanes)
-        x, out = site.x.blocks_as_columns(), site.out.blocks_as_columns()
-        extent = Extent(1, len(starts) * tile.rows, 1, blocks)
-        ends = (bias, out, site.epilogue, out)
-        site.forward.append(_contraction(site, tile, extent, scalars, x, input_steps, ends, work))
+        ends = (bias, site.out, site.epilogue, site.out)
+        site.forward.append(_contraction(site, tile, len(starts) * tile.rows, scalars, site.x, ends, work))
         if site.dout is None:
             return
 
-        groups = -(-outputs // lanes)
-        samples = np.arange(batch, dtype=np.int64)
+        groups, samples = -(-outputs // lanes), np.arange(batch, dtype=np.int64)
         tile = choose_strips_tile(inputs, groups, run=gcd(batch, lanes))
-        tile = replace(tile, row_step=lanes, tap_step=1, column_step=1, run_step=0)
-        # Groups of outputs are cut into lines, the slowest of the tasks: so a thread computes the gradients of the
-        # weights that it updates, and goes forwards with.
-        width = choose_width(tile, groups)
-        rows = aligned_zeros((groups * blocks * lanes, lanes), site.dtype)
-        turn = (groups, width, site.dout.view, rows)
-        site.backward_parameters.append(Call(samples_to_rows, blocks * groups, turn, 5 * rows.size))
+        tile = replace(tile, row_step=lanes, tap_step=1, column_step=1, run_step=tile.columns)
+        last = last_tile(tile, groups)
+        last = replace(last, run_step=last.columns) if last else None
+        strip = choose_strip(tile, inputs, groups, shared=work >= PARALLEL_WORK, by_lines=True)
         sample_steps = (site.x.view.start + samples // lanes * site.x.view.block) * lanes + samples % lanes
         scalars = Scalars(site.x.view.vectors.reshape(-1), first_rows(inputs, tile.rows) * lanes, sample_steps)
-        vectors = View(rows, 0, 0, 0, blocks * lanes * width, 1)
-        gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, width * inputs, inputs)
-        extent = Extent(1, inputs, groups // width, width)
-        ends = (zeros, gradient, Epilogue(), gradient)
-        site.backward_parameters.append(_contraction(site, tile, extent, scalars, vectors, samples * width, ends, work))
-        if self.bias:
-            summed = (groups, width, batch, rows, site.gradients["bias"])
-            site.backward_parameters.append(Call(sum_samples, groups, summed, 5 * batch * outputs))
+        gradient = View(site.gradients["weight"].reshape(-1, lanes), 0, 0, 1, 0, inputs)
+        sums = site.gradients["bias"] if self.bias else zeros[:0]
+        scratch = site.workspace.by_thread(strip_weights_vectors(tile, strip, groups))
+        factors = (inputs, groups, batch, scalars, site.dout.view)
+        operands = (tile, last, strip, *factors, zeros, gradient, Epilogue(), sums, scratch)
+        call = Call(contract_strips_weights, strip_tasks(tile, strip, inputs), operands, work)
+        site.backward_parameters.append(call)
         if site.dx is None:
             return
 
@@ -155,10 +146,8 @@ class Dense(Layer):
         tile = replace(tile, row_step=lanes, tap_step=1)
         steps = output_steps // lanes * inputs * lanes + output_steps % lanes
         scalars = Scalars(weight, first_rows(inputs, tile.rows) * lanes, steps)
-        dout, dx, y = (buffer.blocks_as_columns() for buffer in (site.dout, site.dx, site.x))
-        extent = Extent(1, inputs, 1, blocks)
-        ends = (zeros, dx, site.dx_epilogue, y)
-        site.backward_input.append(_contraction(site, tile, extent, scalars, dout, output_steps, ends, work))
+        ends = (zeros, site.dx, site.dx_epilogue, site.x)
+        site.backward_input.append(_contraction(site, tile, inputs, scalars, site.dout, ends, work))
 
 
 def _apart(site: Site, bias: NDArray[Any], work: int) -> list[Call]:
@@ -187,20 +176,25 @@ def _apart(site: Site, bias: NDArray[Any], work: int) -> list[Call]:
 def _contraction(
     site: Site,
     tile: TileShape,
-    extent: Extent,
+    rows: int,
     scalars: Scalars,
-    x: View,
-    x_taps: NDArray[np.int64],
-    ends: tuple[NDArray[Any], View, Epilogue, View],
+    x: Buffer,
+    ends: tuple[NDArray[Any], Buffer, Epilogue, Buffer],
     work: int,
 ) -> Call:
-    """The call of `contract_strips`; `ends`: its bias, out, epilogue and y."""
-    from nnjit.kernels.contraction_strips import contract_strips, strip_vectors
-    from nnjit.kernels.program import Call
-    from nnjit.tuning.contraction_strips import choose_strip
+    """The call of `contract_strips`, over all of x; `ends`: its bias, out, epilogue and y."""
+    from dataclasses import replace
 
-    row_tiles = len(scalars.firsts)
-    strip = choose_strip(tile, row_tiles, extent.lines)
-    scratch = site.workspace.by_thread(strip_vectors(tile, strip, extent))
-    arguments = (tile, strip, extent, scalars, x, x_taps, *ends, scratch)
-    return Call(contract_strips, -(-row_tiles // strip.tiles) * extent.lines, arguments, work)
+    from nnjit.kernels.contraction_strips import contract_strips, strip_tasks, strip_vectors
+    from nnjit.kernels.program import PARALLEL_WORK, Call
+    from nnjit.tuning.contraction_strips import choose_strip
+    from nnjit.tuning.lines import last_tile
+
+    bias, out, epilogue, y = ends
+    tile = replace(tile, result_fetches=True)
+    strip = choose_strip(tile, rows, x.blocks, shared=work >= PARALLEL_WORK)
+    scratch = site.workspace.by_thread(strip_vectors(tile, strip, x.blocks))
+    sizes = rows, x.blocks, len(scalars.taps)
+    x_view, out_view, y_view = (buffer.blocks_as_columns() for buffer in (x, out, y))
+    operands = (tile, last_tile(tile, x.blocks), strip, *sizes, scalars, x_view, bias, out_view, epilogue, y_view)
+    return Call(contract_strips, strip_tasks(tile, strip, rows), (*operands, scratch), work)

@@ -1,4 +1,4 @@
-"""Tiles, strips and lines of `contract_strips`, for dense layers."""
+"""Tiles, strips and lines of `contract_strips` and `contract_strips_weights`, for dense layers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import cache
 from nnjit.kernels.contraction_strips import Strip
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
-from nnjit.tuning.cost import LONGEST_FAR_RUN, cheapest_tile, largest_divisor, tap_cycles, tile_fits
-from nnjit.tuning.sums import power_of_two
+from nnjit.tuning.cost import LONGEST_FAR_RUN, cheapest_tile_of_lines, largest_divisor, tap_cycles, tile_fits
+from nnjit.tuning.lines import line_cost
 
 
 @cache
@@ -17,34 +17,46 @@ def choose_strips_tile(rows: int, columns: int, run: int, group_rows: int | None
     """The tile for `contract_strips`, whose columns need an address each; `run` taps in a row read vectors equally far
     apart. With `group_rows`, its rows must divide that.
 
-    Measured on one core as a share of the peak, 784 inputs and 512 outputs, 128 samples: to the input 6x4 94 %, 5x4 92,
-    4x4 89, 12x2 84, 8x3 72; to the weights 6x4 87, 12x2 75; forwards, where rows divide 16, 4x4 82, 8x2 77.
+    Measured on two cores as a share of the peak, 1,000 inputs and outputs, 1,024 samples: to the input 5x4 91 %, 12x2
+    89, 6x4 88, 14x2 87, 8x3 86; to the weights 8x3 84, 12x2 81, 6x4 80, 5x4 79, 14x2 77; forwards, where rows divide
+    16, 4x4 and 8x2 86, 8x3 83, 16x1 77.
     """
     run = largest_divisor(run, LONGEST_FAR_RUN)
 
-    def cost(r: int, c: int) -> float:
+    def cost(r: int, c: int, share: float) -> float:
         return tap_cycles(r, c, 2.5 * max(c - 4, 0) / run, c, run)
 
-    return replace(cheapest_tile(rows, columns, group_rows, tile_fits, cost), run=run)
+    return replace(cheapest_tile_of_lines(rows, columns, group_rows, tile_fits, line_cost((), columns, cost)), run=run)
 
 
-STRIP_TILES = 8
-"""Tiles of rows in a strip at most: with 4 and 8 of them passes to the input run at 80 and 85 % of the peak (1,024 to
-1,024, 256 samples), at 94 % with both from 784 to 512."""
+STRIP_TILES = 64
+"""Tiles of rows in a strip at most: 2,048 to 2,048 with 256 samples, gradient to the weights, with 32 of them at 86 %
+of the peak, with 64 at 90; 784 to 4,096 with 1,024 samples to the input 84 and 86."""
+LINE_COLUMNS = 8
+"""Columns of a line, about: with 4, 8 and 16 of them passes of 1,000 to 1,000 with 1,024 samples take the same time, of
+784 to 4,096 to the input 1.05 times as long with 4."""
 STRIP_TAPS = 128
-"""Taps of a piece: with four columns they take 32 KiB of the first cache. To 784 inputs from 512, 128 samples: 64 taps
-88 %, 96 89 %, 128 94 %, 192 91 %."""
+"""Taps of a piece: with four columns they take 32 KiB of the first cache. 96, 128, 192 and 256 take the same time
+within 5 %."""
+SCALARS = 16
+"""How many scalars a vector counts as, when columns are read again and again."""
 
 
-def choose_strip(tile: TileShape, row_tiles: int, lines: int) -> Strip:
-    """How `contract_strips` goes over `row_tiles` tiles of rows of `lines` lines: in at least four tasks for a thread,
-    if there are as many tiles, and in pieces of whole runs."""
-    tiles = power_of_two(min(STRIP_TILES, row_tiles * lines // machine.wanted_tasks()))
-    return Strip(tiles, STRIP_TAPS // tile.run * tile.run)
+def choose_strip(tile: TileShape, rows: int, columns: int, *, shared: bool, by_lines: bool | None = None) -> Strip:
+    """How the tiles of `rows` x `columns` are cut into tasks, in pieces of whole runs: four for a thread, if the work
+    is `shared` and there are as many tiles, such that as little as can be is read again, of columns for each strip and
+    of rows for each line."""
+    wanted = machine.wanted_tasks() if shared else 1
+    row_tiles, column_tiles = -(-rows // tile.rows), -(-columns // tile.columns)
+    fewest = -(-column_tiles * tile.columns // max(LINE_COLUMNS, tile.columns))
 
+    def strips(lines: int) -> int:
+        return min(max(-(-row_tiles // STRIP_TILES), -(-wanted // lines)), row_tiles)
 
-def choose_width(tile: TileShape, groups: int) -> int:
-    """How many of the `groups` vectors of outputs a line has for the gradient of a dense layer's weights: whole tiles,
-    and at least a line for each thread, if they can be divided so."""
-    fitting = (width for width in range(tile.columns, groups + 1, tile.columns) if groups % width == 0)
-    return max((width for width in fitting if groups // width >= machine.get_threads()), default=groups)
+    def read_again(lines: int) -> tuple[bool, int]:
+        return strips(lines) * lines < wanted, strips(lines) * columns * SCALARS + lines * rows
+
+    lines = min(range(fewest, column_tiles + 1), key=read_again)
+    if by_lines is None:
+        by_lines = columns * SCALARS > 2 * rows
+    return Strip(-(-row_tiles // strips(lines)), lines, STRIP_TAPS // tile.run * tile.run, by_lines)
