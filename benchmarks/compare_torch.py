@@ -170,8 +170,7 @@ class NnjitInference:
 
     def run(self, number: int) -> np.ndarray:
         """The outputs for batch `number` of an endless round."""
-        (outputs,) = self.prediction.run(self.blocks[number % len(self.blocks)])
-        return outputs
+        return self.prediction.run(self.blocks[number % len(self.blocks)])
 
 
 def compare_inference(name: str, rounds: int, seconds: float, modes: Sequence[str]) -> Comparison:

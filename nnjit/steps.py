@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Buffer
 from nnjit.data.dataset import Split
-from nnjit.kernels.batches import gather, gather_apart, gather_labels
+from nnjit.kernels.batches import gather, gather_apart, gather_labels, scatter, scatter_apart
 from nnjit.kernels.contraction import Extent, View
 from nnjit.kernels.losses import add_up
-from nnjit.kernels.program import Call, Program
+from nnjit.kernels.program import Call, Moving, Program
 from nnjit.kernels.simd import lanes
 from nnjit.losses import Loss, LossSite
 from nnjit.metrics import Metric
@@ -61,7 +61,7 @@ class Feed:
 
     def inputs(self, scaling: Scaling, x: Buffer) -> Call:
         """The call that brings the batch's inputs to x."""
-        return self._gather(self.split.inputs, scaling, x)
+        return self.gather(self.split.inputs, scaling, x)
 
     def targets(self, scaling: Scaling, target: Buffer) -> Call:
         """The call that brings the batch's targets to `target`: numbers as they are, labels as one-hot vectors, or as 0
@@ -73,11 +73,15 @@ class Feed:
             arguments = (classes, targets, self.order, self._position, target.view)
             work = target.blocks * target.view.vectors.shape[1] * classes
             return Call(gather_labels, target.blocks, arguments, work)
-        return self._gather(targets, scaling, target)
+        return self.gather(targets, scaling, target)
 
-    def _gather(self, values: NDArray[Any], scaling: Scaling, to: Buffer) -> Call:
-        data = np.asarray(values).reshape(len(values), -1)
-        data.flags.writeable = False
+    def gather(self, values: NDArray[Any] | Moving, scaling: Scaling, to: Buffer) -> Call:
+        """The call that brings the batch's rows of `values` (rows, *shape), or (rows, numbers) if it is Moving, to a
+        buffer."""
+        data: Any = values
+        if not isinstance(values, Moving):
+            data = np.asarray(values).reshape(len(values), -1)
+            data.flags.writeable = False
         dtype, lanes = to.view.vectors.dtype, to.view.vectors.shape[1]
         extent, view = _in_lines(to)
         tasks = extent.blocks * extent.rows * extent.lines
@@ -86,6 +90,15 @@ class Feed:
         if to.apart:
             return Call(gather_apart, tasks, arguments, 4 * tasks * extent.columns * len(view.vectors))
         return Call(gather, tasks, arguments, 10 * tasks * extent.columns * lanes)
+
+    def scatter(self, values: Buffer, to: Moving) -> Call:
+        """The call that takes the batch's samples out of lanes, or from where they are apart, to (rows, numbers)."""
+        extent, view = _in_lines(values)
+        tasks = extent.blocks * extent.rows * extent.lines
+        arguments = (extent, view, self._position, to)
+        if values.apart:
+            return Call(scatter_apart, tasks, arguments, 4 * tasks * extent.columns * len(view.vectors))
+        return Call(scatter, tasks, arguments, 10 * tasks * extent.columns * view.vectors.shape[1])
 
 
 def _in_lines(buffer: Buffer) -> tuple[Extent, View]:
@@ -212,21 +225,38 @@ class Prediction:
     """The outputs of a network, as its parameters are now, for inputs that come in blocks.
 
     Weights are put in the order of the kernels' tiles once: vgg-small answers to one image on two cores in
-    348 instead of 483 us.
+    348 instead of 483 us. Inputs are read where they are, and outputs written where they stay, in batches that pass
+    all layers while they are near: 1,024 samples through layers from 1000 to 30 to 50 to 1000 took 2.30 ms with copies
+    and in one batch, now 0.82.
     """
 
     def __init__(self, network: Network, dtype: Any, inputs: Scaling, batch_size: int = EVALUATION_BATCH) -> None:
-        self._staged = np.zeros((batch_size, *network.shapes[0]), dtype)
-        self._feed = Feed(Split(self._staged.view(), None, np.arange(batch_size)))
+        """For inputs of a dtype, in batches of up to `batch_size` samples, or EVALUATION_BATCH if those are fewer."""
+        batch_size = min(batch_size, EVALUATION_BATCH)
+        rows = np.zeros((batch_size, math.prod(network.shapes[0])), dtype)
+        rows.flags.writeable = False
+        self._rows = Moving(rows)
+        self._feed = Feed(Split(rows, None, np.arange(batch_size)))
         self._bound = network.bind(batch_size, training=False, fixed=True)
         Program(self._bound.preparation).run()
-        self.program = Program([self._feed.inputs(inputs, self._bound.x), *self._bound.forward])
+        out = self._bound.out
+        self._answers = Moving(np.zeros((batch_size, math.prod(out.shape)), network.dtype))
+        ends = [] if out.channels_in_lanes else [self._feed.scatter(out, self._answers)]
+        self.program = Program([self._feed.gather(self._rows, inputs, self._bound.x), *self._bound.forward, *ends])
 
-    def run(self, block: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Outputs (samples, *shape) for inputs (samples, *shape) of the dtype that was given, batch by batch."""
-        for first in range(0, len(block), len(self._staged)):
-            part = block[first : first + len(self._staged)]
-            self._staged[: len(part)] = part
+    def run(self, block: NDArray[Any]) -> NDArray[Any]:
+        """Outputs (samples, *shape) for inputs (samples, *shape)."""
+        batch_size, numbers = self._rows.shape
+        rows = np.ascontiguousarray(block, self._rows.dtype).reshape(-1, numbers)
+        if not rows.flags.aligned:
+            rows = rows.copy()
+        answers = np.empty((len(rows), self._answers.shape[1]), self._answers.dtype)
+        for first in range(0, len(rows), batch_size):
+            part, answer = rows[first : first + batch_size], answers[first : first + batch_size]
+            self._rows.move(part)
+            self._answers.move(answer)
             self._feed.select(0, len(part))
             self.program.run()
-            yield self._bound.out.read(len(part))
+            if self._bound.out.channels_in_lanes:
+                answer[:] = self._bound.out.read(len(part)).reshape(answer.shape)
+        return answers.reshape(-1, *self._bound.out.shape)

@@ -100,16 +100,16 @@ class TrainedModel:
                     # there are kernels of their own, which answer to one image without the work for a block.
                     batch_size = -(-min(len(block), most, EVALUATION_BATCH) // width) * width
                 prediction = Prediction(self.network, block.dtype, self.inputs, batch_size)
-            for part in prediction.run(block):
-                finite = np.isfinite(part)
-                if not finite.all():
-                    row, *entry = (int(i) for i in np.argwhere(~finite)[0])
-                    raise DataError(
-                        f"row {first + row} (from 0) of the inputs: expected finite outputs, "
-                        f"got {part[(row, *entry)]}; are they numbers like those of the training data?"
-                    )
-                first += len(part)
-                yield part
+            outputs = prediction.run(block)
+            finite = np.isfinite(outputs)
+            if not finite.all():
+                row, *entry = (int(i) for i in np.argwhere(~finite)[0])
+                raise DataError(
+                    f"row {first + row} (from 0) of the inputs: expected finite outputs, "
+                    f"got {outputs[(row, *entry)]}; are they numbers like those of the training data?"
+                )
+            first += len(block)
+            yield outputs
 
     def class_names(self, outputs: NDArray[Any]) -> list[str]:
         """The class that each of `outputs` (n, F) stands for."""

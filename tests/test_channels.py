@@ -175,8 +175,8 @@ def test_predictions_have_the_bits_of_training(name: str, dtype: Any) -> None:
     assert "contract_channels" in called and "lanes_of_channels" not in called
     assert ("channels_apart" in called) == isinstance(layers[-1], Dense)
     x, _ = stack.random(3)
-    assert_array_equal(next(prediction.run(x)), stack.forward(x))
-    assert_array_equal(next(prediction.run(x[1:])), stack.forward(x)[1:])
+    assert_array_equal(prediction.run(x), stack.forward(x))
+    assert_array_equal(prediction.run(x[1:]), stack.forward(x)[1:])
 
 
 def test_what_follows_no_convolution_has_samples_in_lanes() -> None:
@@ -197,7 +197,7 @@ def test_predictions_by_layers_that_know_lanes_alone(dtype: Any) -> None:
     assert "lanes_of_channels" in {call.kernel.__name__ for call in prediction.program.calls}
     x = np.random.default_rng(0).standard_normal((2, 1, 4, 5)).astype(dtype)
     expected = forward(layers, network.layout.unpack(network.weights), x)[0][-1]
-    assert_allclose(next(prediction.run(x)), expected, rtol=1e-5 if dtype is np.float32 else 1e-13)
+    assert_allclose(prediction.run(x), expected, rtol=1e-5 if dtype is np.float32 else 1e-13)
 
 
 @DTYPES

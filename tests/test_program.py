@@ -20,7 +20,7 @@ from nnjit.kernels import program, threads
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import compiled, kernel, sole_writer
 from nnjit.kernels.contraction import Extent
-from nnjit.kernels.program import Call, Program
+from nnjit.kernels.program import Call, Moving, Program
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
 
 
@@ -52,6 +52,26 @@ def test_a_part_of_the_calls_can_run() -> None:
     assert out[0] == 2 * 7 + 1
     calls.run(1, 1)
     assert out[0] == 15
+
+
+def test_a_moving_array_is_where_it_was_moved_to_last() -> None:
+    first, second = np.ones(2), np.full(3, 10.0)
+    out = Moving(first)
+    program = Program([Call(double_and_add, 2, (1.0, out), 1)])
+    program.run()
+    out.move(second)
+    program.run()
+    program.run()
+    assert_array_equal(first, [3, 3])
+    assert_array_equal(second, [43, 43, 10])
+
+
+def test_an_array_that_kernels_could_not_walk_through_is_refused() -> None:
+    out = Moving(np.ones(2))
+    odd = np.frombuffer(bytearray(17), np.float64, offset=1)
+    for wrong in (np.ones(2, np.float32), np.ones(4)[::2], odd):
+        with pytest.raises(ValueError, match="expected an array of float64 without gaps, got float"):
+            out.move(wrong)
 
 
 @kernel

@@ -148,8 +148,8 @@ def test_samples_that_stay_apart_have_the_same_bits(dtype: Any) -> None:
     assert all(site.x.apart and site.out.apart for site in bound.sites)
     assert not any(call.kernel is samples_apart for call in bound.forward)
     x, _ = stack.random(3)
-    assert_array_equal(next(prediction.run(x)), stack.forward(x))
-    assert_array_equal(next(prediction.run(x[1:])), stack.forward(x)[1:])
+    assert_array_equal(prediction.run(x), stack.forward(x))
+    assert_array_equal(prediction.run(x[1:]), stack.forward(x)[1:])
 
 
 @DTYPES
@@ -163,7 +163,7 @@ def test_dense_layers_between_others_turn_samples_out_of_lanes_and_into_them(dty
     assert [site.x.apart for site in sites] == [False, False, True, False, False] and sites[-1].out.apart
     x = np.random.default_rng(0).standard_normal((5, 7)).astype(dtype)
     expected = forward(layers, network.layout.unpack(network.weights), x)[0][-1]
-    assert_allclose(next(prediction.run(x)), expected, rtol=1e-5 if dtype is np.float32 else 1e-13)
+    assert_allclose(prediction.run(x), expected, rtol=1e-5 if dtype is np.float32 else 1e-13)
 
 
 def test_more_samples_than_registers_come_in_turns() -> None:
@@ -178,7 +178,7 @@ def test_more_samples_than_registers_come_in_turns() -> None:
             prediction = Prediction(network, np.float32, Scaling(np.zeros(1), np.ones(1)), 7)
         tiles = [call.arguments[0] for call in prediction.program.calls if call.kernel is contract_samples]
         assert [tile.rows for tile in tiles] == [rows] * 3
-        found.append(next(prediction.run(x)).tobytes())
+        found.append(prediction.run(x).tobytes())
     assert found[0] == found[1]
 
 

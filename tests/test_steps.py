@@ -21,6 +21,7 @@ from nnjit.metrics import Accuracy, Metric, RootMeanSquaredError
 from nnjit.network import Network
 from nnjit.optimizers import Sgd
 from nnjit.reference.base import LOSSES
+from nnjit.reference.network import forward
 from nnjit.reference.optimizers import sgd_update
 from nnjit.steps import Evaluation, Prediction, Scaling, TrainingStep
 
@@ -265,10 +266,47 @@ def test_a_prediction_puts_weights_in_order_once() -> None:
 def test_predictions_come_batch_by_batch_and_equal_the_reference() -> None:
     network, split = image_network(np.float64), images(23)
     prediction = Prediction(network, np.uint8, PIXELS, batch_size=8)
-    parts = list(prediction.run(split.inputs))
-    assert [len(part) for part in parts] == [8, 8, 7]
+    outputs = prediction.run(split.inputs)
     x = (split.inputs - 100.0) / 255
     expected = by_reference(network.layers, network.layout.unpack(network.weights), x, np.zeros((23, 4))).out
-    assert_allclose(np.concatenate(parts), expected, rtol=1e-11)
-    assert_array_equal(np.concatenate(list(prediction.run(split.inputs[:3]))), parts[0][:3])
-    assert list(prediction.run(split.inputs[:0])) == []
+    assert_allclose(outputs, expected, rtol=1e-11)
+    kept = outputs.copy()
+    assert_array_equal(prediction.run(split.inputs[:3]), outputs[:3])
+    assert prediction.run(split.inputs[:0]).shape == (0, 4)
+    # Rows of every other sample do not lie side by side.
+    assert_array_equal(prediction.run(split.inputs[::2]), outputs[::2])
+    assert_array_equal(outputs, kept)
+
+
+OUTPUTS: list[tuple[tuple[int, ...], list[Any]]] = [
+    # Features, in lines shorter and longer than vectors and of a length that these do not divide; images, with and
+    # without a border.
+    ((5,), [{"dense": 3}]),
+    ((5,), [{"dense": 16}]),
+    ((5,), [{"dense": 250}, "tanh"]),
+    ((2, 4, 19), [{"conv2d": {"filters": 2, "kernel": 3, "padding": "same"}}]),
+    ((2, 4, 5), ["relu"]),
+    ((2, 4, 3), ["flatten"]),
+]
+
+
+@pytest.mark.parametrize(("shape", "layers"), OUTPUTS, ids=str)
+def test_outputs_come_as_plain_arrays(shape: tuple[int, ...], layers: list[Any]) -> None:
+    """From lanes, of whole blocks and of one that is not, and from samples that are apart."""
+    network = Network(layers_of(*layers), shape, np.dtype(np.float64), 1)
+    x = np.random.default_rng(0).standard_normal((21, *shape))
+    expected = forward(network.layers, network.layout.unpack(network.weights), x)[0][-1]
+    for batch_size in (1, 3, 16, 24):
+        outputs = Prediction(network, np.float64, PLAIN, batch_size).run(x)
+        assert outputs.flags.c_contiguous
+        assert_allclose(outputs, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_inputs_need_not_lie_where_words_do() -> None:
+    """Bytes of a stream may start anywhere."""
+    network = Network(layers_of({"dense": 3}), (5,), np.dtype(np.float64), 1)
+    prediction = Prediction(network, np.float64, PLAIN)
+    x = np.random.default_rng(0).standard_normal((4, 5))
+    odd = np.frombuffer(b"?" + x.tobytes(), np.float64, offset=1).reshape(x.shape)
+    assert not odd.flags.aligned
+    assert_array_equal(prediction.run(odd), prediction.run(x))

@@ -78,6 +78,51 @@ def gather_apart(task, extent, data, order, position, shift, factor, out):
 
 
 @kernel
+def scatter(task, extent, x, position, out):
+    """out[n, c, i, j] = x[n, c, i, j] for the samples that there are: the way back of `gather`, to plain arrays
+
+    x View (N, C, I, J)  position (2,) int64: first sample, number of samples  out (samples, C*I*J), overwritten in
+    those samples
+    A task owns a block, a row and a line.
+    """
+    line = task % extent.lines
+    row = task // extent.lines % extent.rows
+    block = task // (extent.lines * extent.rows)
+    lanes = x.vectors.shape[1]
+    used = min(max(position[1] - block * lanes, 0), lanes)
+    at = x.start + block * x.block + row * x.row + line * x.line
+    numbers = out.shape[1]
+    scalars = out.reshape(-1)
+    to = block * lanes * numbers + (row * extent.lines + line) * extent.columns
+    if extent.columns < lanes:
+        for j in range(extent.columns):
+            for lane in range(used):
+                scalars[to + lane * numbers + j] = x.vectors[at + j * x.column, lane]
+        return
+    for start in range(0, extent.columns, lanes):
+        j = min(start, extent.columns - lanes)
+        across = tile_across(x.vectors, at + j * x.column, x.column)
+        tile_store_corner(across, scalars, to + j, numbers, 0, used, lanes)
+
+
+@kernel
+def scatter_apart(task, extent, x, position, out):
+    """out[n, c, i, j] = x[n, c, i, j] for the samples that there are
+
+    x View (C, I, J), whose vectors are (samples, numbers) and whose columns lie side by side  position (2,) int64:
+    first sample, number of samples  out (samples, C*I*J), overwritten in those samples
+    A task owns a row and a line.
+    """
+    line = task % extent.lines
+    row = task // extent.lines
+    at = x.start + row * x.row + line * x.line
+    entry = (row * extent.lines + line) * extent.columns
+    for sample in range(position[1]):
+        for j in range(extent.columns):
+            out[sample, entry + j] = x.vectors[sample, at + j]
+
+
+@kernel
 def gather_labels(task, classes, labels, order, position, out):
     """out[n, f] = 1 if labels[order[position[0] + n]] == f, else 0; 0 in lanes without a sample
 

@@ -20,6 +20,8 @@ from numba import typeof, types
 from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.extending import typeof_impl
+from numpy.typing import NDArray
 
 from nnjit.kernels.compiler import JIT, compiled
 from nnjit.kernels.threads import TEAM, run_calls
@@ -43,10 +45,43 @@ class Call(NamedTuple):
     work: int
 
 
+class Moving:
+    """A call's argument: an array that may be another one, of the same shape and dtype, in every run of a program.
+
+    So inputs come from where they are, and outputs go where they are wanted.
+    """
+
+    def __init__(self, like: NDArray[Any]) -> None:
+        """For arrays like that one, which it is until it is moved."""
+        self.shape, self.dtype = like.shape, like.dtype
+        self.address = np.zeros(1, np.int64)
+        self.array = like
+        self.move(like)
+
+    def move(self, array: NDArray[Any]) -> None:
+        """Make `array` the one that kernels read or fill. It may have fewer rows, if they are told so otherwise.
+
+        Raises ValueError if it has another dtype, or its entries do not lie side by side, in whole words.
+        """
+        flags = array.flags
+        if array.dtype != self.dtype or not (flags.c_contiguous and flags.aligned):
+            raise ValueError(
+                f"expected an array of {self.dtype} without gaps, got {array.dtype}, strides {array.strides}"
+            )
+        self.array = array
+        self.address[0] = array.ctypes.data
+
+
+@typeof_impl.register(Moving)
+def _typeof_moving(value: Moving, context: Any) -> types.Type:
+    return typeof(value.array)
+
+
 class Program:
     """Kernel calls that run one after the other, each over all its tasks.
 
-    The arrays among the arguments must keep their memory; the program holds references to them.
+    The arrays among the arguments must keep their memory, but for those that are Moving; the program holds references
+    to them.
     """
 
     def __init__(self, calls: Sequence[Call]) -> None:
@@ -73,8 +108,9 @@ class Program:
             return
         for call in self.calls[first:last]:
             thread = (0,) if takes_thread(call.kernel) else ()
+            arguments = [value.array if isinstance(value, Moving) else value for value in call.arguments]
             for task in range(call.tasks):
-                call.kernel(task, *thread, *call.arguments)
+                call.kernel(task, *thread, *arguments)
 
 
 def takes_thread(kernel: Any) -> bool:
@@ -92,9 +128,9 @@ def _check_scratch(calls: Sequence[Call]) -> None:
             raise ValueError(f"{name}: scratch memory for {len(call.arguments[-1])} threads, but {TEAM.size} are set")
 
 
-def _constants(value: Any, kind: types.Type) -> list[ir.Constant]:
-    """A call's argument as the constants that compiled code takes for it: the items of a tuple one after the other, the
-    fields of an array in Numba's order, one for anything else.
+def _values(builder: ir.IRBuilder, value: Any, kind: types.Type) -> list[ir.Value]:
+    """A call's argument as the values that compiled code takes for it: the items of a tuple one after the other, the
+    fields of an array in Numba's order, one for anything else. All are constants, but for where a Moving array lies.
 
     Numba's own builders of arrays and tuples, made for what is only known when the code runs, cost 0.3 s at every start
     with the 344 arguments of LeNet-5's two programs.
@@ -102,19 +138,25 @@ def _constants(value: Any, kind: types.Type) -> list[ir.Constant]:
     context = cpu_target.target_context
     if isinstance(kind, types.BaseTuple):
         of: Any = kind
-        return [constant for item, item_kind in zip(value, of, strict=True) for constant in _constants(item, item_kind)]
+        return [part for item, item_kind in zip(value, of, strict=True) for part in _values(builder, item, item_kind)]
     model = context.data_model_manager.lookup(kind)
     if isinstance(kind, types.Array):
+        pointer = context.get_data_type(kind.dtype).as_pointer()
+        if isinstance(value, Moving):
+            place = _WORD(value.address.ctypes.data).inttoptr(pointer.as_pointer())
+            value, data = value.array, builder.load(place)
+        else:
+            data = _WORD(value.ctypes.data).inttoptr(pointer)
         fields = {
             "meminfo": [_NOTHING],
             "parent": [_NOTHING],
             "nitems": [_WORD(value.size)],
             "itemsize": [_WORD(value.itemsize)],
-            "data": [_WORD(value.ctypes.data).inttoptr(context.get_data_type(kind.dtype).as_pointer())],
+            "data": [data],
             "shape": [_WORD(size) for size in value.shape],
             "strides": [_WORD(step) for step in value.strides],
         }
-        return [constant for name in sorted(fields, key=model.get_field_position) for constant in fields[name]]
+        return [part for name in sorted(fields, key=model.get_field_position) for part in fields[name]]
     if isinstance(kind, types.Integer | types.Boolean):
         return [ir.Constant(model.get_argument_type(), int(value))]
     if isinstance(kind, types.Float):
@@ -140,7 +182,7 @@ def _link(calls: Sequence[Call]) -> tuple[Any, list[int]]:
         result, error = (cgutils.alloca_once(builder, argument.pointee) for argument in target_type.args[:2])
         values = [result, error, *function.args[:numbers]]
         for value, kind in zip(call.arguments, kinds[numbers:], strict=True):
-            values += _constants(value, kind)
+            values += _values(builder, value, kind)
         # That their types are right is seen by `builder.call`, which would let more of them than there should be pass.
         if len(values) != len(target_type.args):
             name = call.kernel.py_func.__name__
