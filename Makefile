@@ -24,13 +24,14 @@ test: .venv/test  ## run the tests, compiled and then without the compiler, with
 test-peers: .venv/peers  ## compare with PyTorch and scikit-learn
 	$(PYTEST) -m peers
 
-bench: .venv/peers  ## time all workloads, small batches and single convolutions against PyTorch; wants a quiet machine
+bench: .venv/peers  ## time workloads, small batches, convolutions and random networks beside PyTorch; wants a quiet machine
 	$(BIN)/python benchmarks/compare_torch.py --write benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/small_batches.py --write benchmarks/small_batches.md
 	$(BIN)/python benchmarks/convolutions.py --threads 1 --write benchmarks/convolutions.md
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma \
 		$(BIN)/python benchmarks/convolutions.py --threads 1 --write benchmarks/convolutions-avx2.md
 	$(BIN)/python benchmarks/random_convolutions.py --write benchmarks/random_convolutions.md
+	$(BIN)/python benchmarks/random_networks.py --write benchmarks/random_networks.md
 
 lint: .venv/lint
 	$(BIN)/ruff check .

@@ -460,16 +460,19 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.peers
 def test_steps_and_predictions_of_a_small_batch_are_timed(small_batches: Any) -> None:
-    found = small_batches.compare("nielsen-mlp", 3, 0.01)
+    workload = small_batches.with_batch(small_batches.workload("nielsen-mlp"), 3)
+    found = small_batches.compare("nielsen-mlp", workload, 0.01)
     assert found[:2] == ("nielsen-mlp", 3)
     assert min(*found.training, *found.prediction) > 0
 
 
 @pytest.mark.peers
 def test_predictions_that_differ_from_pytorchs_are_told(small_batches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_batches.TorchInference, "run", lambda self, number: np.full((3, 10), 2.0))
+    workload = small_batches.with_batch(small_batches.workload("nielsen-mlp"), 3)
+    contest = importlib.import_module("contest")
+    monkeypatch.setattr(contest.TorchInference, "run", lambda self, number: np.full((3, 10), 2.0))
     with pytest.raises(CheckFailedError, match=r"outputs that agree to 0.0001, got 0\.[0-9]+ \(NCHW\)"):
-        small_batches.compare("nielsen-mlp", 3, 0.01)
+        small_batches.compare("nielsen-mlp", workload, 0.01)
 
 
 @pytest.mark.peers
@@ -483,3 +486,50 @@ def test_the_page_of_small_batches_tells_the_least_ratios(small_batches: Any) ->
     assert (
         "| a | 1 | 2 | 3 | 1.50 | 1 | 4 | 4.00 |" in page and "| b | 2 | 1,000 | 2,000 | 2.00 | 2 | 2 | 1.25 |" in page
     )
+
+
+# Random networks
+
+
+@pytest.fixture
+def random_networks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return beside_torch(monkeypatch, "random_networks")
+
+
+@pytest.mark.peers
+def test_random_networks_are_the_same_for_a_seed_and_fit_their_inputs(random_networks: Any) -> None:
+    found, again, others = (list(random_networks.networks(20, seed)) for seed in (3, 3, 4))
+    assert found == again != others
+    assert [drawn.kind for drawn in found] == ["dense"] * 20 + ["images"] * 20
+    for drawn in found:
+        config = drawn.config.config
+        network = Network(config.model, drawn.shape, np.dtype(np.float32), 0)
+        assert network.output_shape == (config.data.classes,) and config.train.batch_size == drawn.batch
+
+
+@pytest.mark.peers
+def test_a_random_network_is_told_in_a_line_and_compared(random_networks: Any) -> None:
+    sizes = {"filters": 2, "kernel": 3, "stride": 2, "padding": "same"}
+    layers = ({"conv2d": sizes}, "relu", {"max_pool": 2}, "flatten", {"dense": 10})
+    drawn = random_networks.Drawn("images", (1, 9, 9), layers, 3, 0.9)
+    assert drawn.name == "1x9x9 conv 2 3x3/2 relu max 2 flatten dense 10"
+    found = random_networks.compare(drawn.name, drawn.config, 0.01)
+    assert found[:2] == (drawn.name, 3)
+    assert min(*found.training, *found.prediction) > 0
+
+
+@pytest.mark.peers
+def test_the_page_of_random_networks_counts_what_is_slower(random_networks: Any) -> None:
+    drawn = [random_networks.Drawn(kind, (5,), ({"dense": 10},), 8, 0.0) for kind in ("dense", "images")]
+    results = [
+        (each, random_networks.Compared(each.name, 8, (1e-6, number * 5e-7), (1e-6, 2e-6)))
+        for each in drawn
+        for number in range(1, 12)
+    ]
+    rows = random_networks.summary(results).splitlines()[2:]
+    assert rows[0] == "| dense | training | 0.50 | 1.00 | 3.00 | 5.00 | 5.50 | 1 of 11 |"
+    assert rows[3] == "| images | prediction | 2.00 | 2.00 | 2.00 | 2.00 | 2.00 | 0 of 11 |"
+    listed = random_networks.slowest(results, "training").splitlines()[2:]
+    assert len(listed) == random_networks.WORST and listed[0] == "| 5 dense 10 | 8 | 1 | 0 | 0.50 |"
+    page = random_networks.page({"date": "today"}, 2, "again", results)
+    assert "11 random networks of dense layers" in page and rows[0] in page
