@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from nnjit import image_passes, stages
+from nnjit import dense_passes, image_passes, stages
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.contraction_strips import Strip
 from nnjit.kernels.threads import get_threads, set_threads
 from nnjit.kernels.tiles import TileShape
-from nnjit.tuning import contraction_strips
 
 pytest.register_assert_rewrite("battery")
 
@@ -61,8 +60,8 @@ def few_tiles() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_passes, "choose_tile", choose)
         patch.setattr(image_passes, "choose_remainder_tile", choose_remainder)
-        patch.setattr(contraction_strips, "choose_strips_tile", choose)
-        patch.setattr(contraction_strips, "choose_strip", choose_strip)
+        patch.setattr(dense_passes, "choose_strips_tile", choose)
+        patch.setattr(dense_passes, "choose_strip", choose_strip)
         yield
 
 

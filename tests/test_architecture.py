@@ -29,7 +29,17 @@ LEVELS = [
     ["component", "reference", "stopping"],
     ["initializers"],
     # A layer is bound to buffers through its site.
-    ["layers", "buffers", "convolution", "image_passes", "parameters", "pooling", "site", "weight_gradients"],
+    [
+        "layers",
+        "buffers",
+        "convolution",
+        "dense_passes",
+        "image_passes",
+        "parameters",
+        "pooling",
+        "site",
+        "weight_gradients",
+    ],
     ["losses", "metrics", "optimizers", "stages"],
     ["data.section"],
     ["config"],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llvmlite import ir
 from numpy.typing import NDArray
 
-from nnjit import convolution, image_passes, weight_gradients
+from nnjit import convolution, dense_passes, image_passes, weight_gradients
 from nnjit.convolution import Convolution
 from nnjit.kernels.bands import BandShape
 from nnjit.kernels.contraction import contract, contract_pooled
@@ -36,7 +36,7 @@ from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
 from nnjit.layers.pooling import MaxPool
 from nnjit.network import Network
-from nnjit.tuning import contraction_bands, contraction_strips, machine
+from nnjit.tuning import contraction_bands, machine
 from nnjit.tuning.algorithms import MOST_FEW, choose_bands, choose_input_form, choose_lanes
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
@@ -424,7 +424,7 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
-            patch.setattr(contraction_strips, "choose_strips_tile", choose_strips_tile.__wrapped__)
+            patch.setattr(dense_passes, "choose_strips_tile", choose_strips_tile.__wrapped__)
             patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
