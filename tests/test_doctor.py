@@ -95,7 +95,7 @@ def test_nothing_is_written() -> None:
         ),
         (
             ["optimizer.learning_rate=2"],
-            "first steps", "warning", "the loss goes from 2.659 to 9.365 in 20 steps",
+            "first steps", "warning", "the loss goes from 2.659 to 9.765 in 20 steps",
             "an optimizer.learning_rate below 2.0",
         ),
         (
