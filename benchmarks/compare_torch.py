@@ -30,7 +30,7 @@ from nnjit.bench.workload import BATCHES, Workload, bind_workload, measured_data
 from nnjit.cli.options import Seconds
 from nnjit.errors import CheckFailedError
 from nnjit.kernels.simd import lanes
-from nnjit.kernels.threads import get_threads, set_threads
+from nnjit.kernels.threads import get_threads, most_threads, set_threads
 from nnjit.network import Network
 from nnjit.steps import Prediction, Scaling
 from nnjit.trainer import build_network
@@ -222,7 +222,7 @@ def show(comparison: Comparison) -> None:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--threads", type=int, help="Threads of either; all cores unless given.")
+@click.option("--threads", type=click.IntRange(1, most_threads()), help="Of either; all cores unless given.")
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Turns of each contender.")
 @click.option("--seconds", type=Seconds(), default=0.5, show_default=True, help="Of a turn.")
 @click.option("--no-compile", is_flag=True, help="Leave out torch.compile, which takes a minute for each network.")

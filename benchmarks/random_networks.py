@@ -23,7 +23,7 @@ from nnjit.cli.options import Seconds
 from nnjit.config import LoadedConfig, parse_config
 from nnjit.config.document import to_yaml
 from nnjit.errors import CheckFailedError
-from nnjit.kernels.threads import get_threads, set_threads
+from nnjit.kernels.threads import get_threads, most_threads, set_threads
 
 INPUTS, UNITS = (16, 64, 100, 256, 784, 1000, 2048), (30, 50, 128, 300, 512, 1000, 1024, 2048, 4096)
 """What is drawn from: of dense networks; common ones more often."""
@@ -188,7 +188,7 @@ def page(facts: Mapping[str, str], threads: int, repeat: str, results: Results) 
 @click.command()
 @click.option("--networks", "number", type=click.IntRange(2), default=40, show_default=True, help="Of each kind.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which.")
-@click.option("--threads", type=int, help="Threads of either; all cores unless given.")
+@click.option("--threads", type=click.IntRange(1, most_threads()), help="Of either; all cores unless given.")
 @click.option("--seconds", type=Seconds(), default=0.2, show_default=True, help="Of a contender.")
 @click.option("--write", type=PagePath(), metavar="FILE", help="Write a page instead of printing.")
 def main(number: int, seed: int, threads: int | None, seconds: float, write: Path | None) -> None:

@@ -98,7 +98,7 @@ class TrainedModel:
                 if most >= (width := lanes(self.network.dtype)):
                     # Whole blocks, whose kernels the evaluation has compiled. For so few that they would fill none
                     # there are kernels of their own, which answer to one image without the work for a block.
-                    batch_size = -(-min(len(block), most, EVALUATION_BATCH) // width) * width
+                    batch_size = -(-min(len(block), most) // width) * width
                 prediction = Prediction(self.network, block.dtype, self.inputs, batch_size)
             outputs = prediction.run(block)
             finite = np.isfinite(outputs)

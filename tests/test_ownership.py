@@ -10,6 +10,7 @@ import pytest
 from battery import channels, remainders
 from numpy.typing import NDArray
 
+from nnjit import dense_passes
 from nnjit.kernels.contraction import View
 from nnjit.kernels.program import Call, takes_thread
 from nnjit.kernels.simd import lanes
@@ -121,6 +122,8 @@ def overlapping(calls: list[Call]) -> list[str]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "get_threads", lambda: threads)
+    # Dense layers so small would be one task.
+    monkeypatch.setattr(dense_passes, "PARALLEL_WORK", 0)
     layers, shape = NETWORKS[name]
     network = Network(layers, shape, np.dtype("float64"), 0)
     bound = network.bind(11, input_gradient=True)
@@ -134,6 +137,8 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
         # Tasks of other panels leave sums of taps alone.
         assert tap_parts.size == 0 or tile.columns * lanes(np.float64) < 87
     kernels = [call.kernel.__name__ for call in (*bound.forward, *bound.backward)]
+    tasks = {call.kernel.__name__: call.tasks for call in (*bound.forward, *bound.backward)}
+    assert name != "dense" or tasks["contract_strips"] > 1 and tasks["contract_strips_weights"] > 1
     assert kernels.count("contract_pooled") == (2 if name == "pooled" else 0)
     assert ("clear_border" in kernels) == (name in ("pooled", "images", "packed", "winograd pooled"))
     ways = ("winograd", "winograd_overlap", "winograd_weights", "contract_transposed")

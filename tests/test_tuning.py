@@ -289,13 +289,16 @@ def test_strips_leave_work_for_every_thread(
 
 
 def test_little_is_read_again_for_strips_and_lines() -> None:
-    """A layer to many outputs for few samples is cut into strips, one to few for many samples into lines."""
+    """A layer to many outputs for few samples is cut into strips, one to few for many samples into lines, one to few
+    for few samples into both."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "get_threads", lambda: 2)
         wide = choose_strip(TileShape(4, 4), 1000, 8, shared=True)
         narrow = choose_strip(TileShape(4, 4), 30, 64, shared=True)
+        small = choose_strip(TileShape(4, 4), 30, 8, shared=True)
     assert wide == Strip(32, 1, 128, by_lines=False)
     assert narrow == Strip(8, 8, 128, by_lines=True)
+    assert small == Strip(2, 2, 128, by_lines=True)
 
 
 def test_strips_use_few_rows_and_four_columns_where_there_are_four(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@
 The samples of d stand in the lanes where its features have to be. So a task transposes a piece of its columns, which
 are vectors of features, into memory that stays in the second cache, and all rows of its strip find it there. As a pass
 of its own, with the biases' sums as a third one, that took two more passes over all of d: with 1,024 samples a layer
-from 50 to 1,000 took 1.23 ms instead of 0.37, on two cores.
+from 50 to 1,000 took 1.23 ms instead of 0.32, on two cores.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ class Call(NamedTuple):
 class Moving:
     """A call's argument: an array that may be another one, of the same shape and dtype, in every run of a program.
 
-    So inputs come from where they are, and outputs go where they are wanted.
+    So inputs come from where they are, and outputs go where they are wanted. It is an argument of its own, not part of
+    a tuple.
     """
 
     def __init__(self, like: NDArray[Any]) -> None:
