@@ -2,13 +2,13 @@
 
 Forwards it is a contraction over (channel, u, v); to the weights, over samples and positions; to the input, one
 contraction over (filter, u, v) for each phase of the stride: the positions that the same kernel entries reach. Where
-`nnjit/tuning/algorithms.py` chooses it, Winograd's algorithm is used instead. `image_passes.py` binds the passes
-through the image, `weight_gradients.py` the sums for the weights.
+`nnjit/tuning/algorithms.py` chooses it, Winograd's algorithm is used instead, phase by phase too. `image_passes.py`
+binds the passes through the image, `weight_gradients.py` the sums for the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from nnjit.image_passes import (
     Ends,
     Filters,
     MapTaps,
+    PhaseMaps,
     Phases,
     Sums,
     Taps,
@@ -45,8 +46,11 @@ from nnjit.tuning.algorithms import (
     choose_remainder,
     choose_taps_first,
     choose_weights_form,
+    count_phases,
     form_cost,
+    form_for,
     image_lane_costs,
+    input_form_cost,
     weights_lane_costs,
 )
 from nnjit.tuning.contraction import choose_blocks
@@ -95,6 +99,17 @@ class Convolution:
         return choose_form(self.kernel, self.stride, self.filters, self.shape[0], sizes, self._products)
 
     @property
+    def _forward_form_cost(self) -> float | None:
+        """What a block of the forward pass costs by that algorithm."""
+        form, maps = self._forward_form, self.shape[0] * count_phases(self.kernel, self.stride)
+        return form_cost(form, self.filters, maps, (self.axes[0].size, self.axes[1].size)) if form else None
+
+    @property
+    def pools_pairs(self) -> bool:
+        """Whether the forward pass can pool 2x2 windows before it stores them: no tile of it cuts one."""
+        return self._forward_form is None or self._forward_form.outputs % 2 == 0
+
+    @property
     def _by_maps(self) -> bool:
         """Whether direct sums of the forward pass go over one map after the other."""
         columns = self.axes[1].size
@@ -108,7 +123,39 @@ class Convolution:
             return None, False
         sizes, outputs = (self.shape[1], self.shape[2]), (self.axes[0].size, self.axes[1].size)
         products = self._products
-        return choose_input_form(self.kernel, self.stride, self.shape[0], self.filters, sizes, outputs, products)
+        of = self.kernel, self.stride, self.shape[0], self.filters
+        return choose_input_form(*of, sizes, outputs, products, self._shared)
+
+    @property
+    def _shared(self) -> list[int]:
+        """How many phases at a time share the tiles of Winograd's algorithm."""
+        form = form_for(self.kernel, self.stride)
+        return [len(upper) * len(lower) for upper, lower in self._tiled_phases(form)] if form else []
+
+    def _tiled_phases(self, form: Form) -> list[tuple[list[Phase], list[Phase]]]:
+        """The phases of both axes that go over the same tiles."""
+        return list(product(self._together(0, form), self._together(1, form)))
+
+    def _together(self, k: int, form: Form) -> list[list[Phase]]:
+        """The phases of axis k that any tap reaches, those together that a tile can serve: all of them, if its taps
+        hold all that they read from the first position on, or each by itself."""
+        phases = [phase for phase in self._phases(k) if phase.taps]
+        read = [offset for phase in phases for offset in phase.offsets]
+        # With a step longer than the kernel there may be none.
+        together = bool(read) and max(read) - min(read) < form.taps
+        return [phases] if together else [[phase] for phase in phases]
+
+    @property
+    def _input_form_cost(self) -> float | None:
+        """Likewise what a block costs."""
+        form, overlaps = self._input_form
+        if form is None:
+            return None
+        if overlaps:
+            outputs = self.axes[0].size, self.axes[1].size
+            return form_cost(form, self.shape[0], self.filters, outputs, overlaps=True)
+        sizes = self.shape[1], self.shape[2]
+        return input_form_cost(form, self.shape[0], self.filters, sizes, self.stride, self._shared)
 
     @property
     def _weights_form(self) -> Form | None:
@@ -132,35 +179,35 @@ class Convolution:
         input."""
         channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
         sizes = self.axes[0].size, self.axes[1].size
-        costs = image_lane_costs(self.filters, channels, self._products, sizes, self._forward_form, lanes)
+        costs = image_lane_costs(self.filters, channels, self._products, sizes, self._forward_form_cost, lanes)
         if not training:
             return costs
         shared = self.kernel[0] > self.stride[0] or self.kernel[1] > self.stride[1]
-        costs += weights_lane_costs(self.filters, channels, area, shared, sizes, self._weights_form, lanes)
+        form, form_maps = self._weights_form, channels * count_phases(self.kernel, self.stride)
+        costs += weights_lane_costs(self.filters, channels, area, shared, sizes, form, form_maps, lanes)
         if to_input:
-            form, sizes = self._input_form[0], (self.shape[1], self.shape[2])
-            costs += image_lane_costs(channels, self.filters, self._products, sizes, form, lanes)
+            sizes = self.shape[1], self.shape[2]
+            costs += image_lane_costs(channels, self.filters, self._products, sizes, self._input_form_cost, lanes)
         return costs
 
     def takes_apart(self, samples: int, lanes: int) -> int:
         """How many of the last of `samples` samples the forward pass computes by themselves."""
         sizes = self.axes[0].size, self.axes[1].size
         read = self.shape[0] * self.input_border().plane(*self.shape[1:])
-        return self._choose_apart(samples, lanes, self.filters, self.shape[0], self._forward_form, sizes, read)
+        return self._choose_apart(samples, lanes, self.filters, self.shape[0], self._forward_form_cost, sizes, read)
 
     def _input_takes_apart(self, samples: int, lanes: int) -> int:
         """Likewise for the gradient to the input."""
         sizes = self.shape[1], self.shape[2]
         read = self.filters * self.gradient_border(True).plane(self.axes[0].size, self.axes[1].size)
-        return self._choose_apart(samples, lanes, self.shape[0], self.filters, self._input_form[0], sizes, read)
+        return self._choose_apart(samples, lanes, self.shape[0], self.filters, self._input_form_cost, sizes, read)
 
     def _choose_apart(
-        self, samples: int, lanes: int, rows: int, maps: int, form: Form | None, sizes: tuple[int, int], read: int
+        self, samples: int, lanes: int, rows: int, maps: int, cost: float | None, sizes: tuple[int, int], read: int
     ) -> int:
         """Likewise for a pass from `maps` maps, with their zeros so many `read` numbers of a sample, to `rows` of
-        `sizes`."""
+        `sizes`; `cost`: that of Winograd's algorithm."""
         taps = maps * self.kernel[0] * self.kernel[1]
-        cost = form_cost(form, rows, maps, sizes) if form else None
         vectors = read, sizes[0] * sizes[1]
         return choose_remainder(samples, lanes, rows, taps, maps * self._products, vectors, cost)
 
@@ -174,7 +221,8 @@ class Convolution:
         for k, on in enumerate(self.axes):
             last = (on.size - 1) * self.stride[k] + self.kernel[k] - 1 - on.before
             for form in filter(None, (self._forward_form, self._weights_form)):
-                last = max(last, _whole(form, on.size) + form.taps - 2 - on.before)
+                phases = min(self.kernel[k], self.stride[k])
+                last = max(last, (_whole(form, on.size) + form.taps - 2) * self.stride[k] + phases - 1 - on.before)
             zeros += [on.before, max(0, last - (self.shape[1 + k] - 1))]
         return Border(*zeros)
 
@@ -188,7 +236,9 @@ class Convolution:
             first = min((phase.first for phase in phases), default=0)
             last = max((phase.last for phase in phases), default=0)
             if form and not overlaps:
-                last = max(last, first + _whole(form, self.shape[1 + k]) + form.taps - 2)
+                for together in self._together(k, form):
+                    start, positions = min(on.first for on in together), max(on.positions for on in together)
+                    last = max(last, start + _whole(form, positions) + form.taps - 2)
             for whole in filter(None, (form if overlaps else None, self._weights_form)):
                 last = max(last, _whole(whole, on.size) - 1)
             zeros += [max(0, -first), max(0, last - (on.size - 1))]
@@ -214,14 +264,15 @@ class Convolution:
         )
         # First what takes most of the workspace.
         if site.dout is not None:
-            weights = WeightGradients(channels, self.filters, self.kernel, self.stride, self._weights_form)
+            maps = self._phase_maps(self._weights_form, channels, site.x.view)
+            weights = WeightGradients(channels, self.filters, self.kernel, self.stride, self._weights_form, maps)
             if site.out.channels_in_lanes:
                 weights.bind_channels_in_lanes(site, extent, window)
             else:
                 weights.bind(site, extent, window, work)
             if site.dx is not None:
-                self._bind_input(site, zeros, work)
-        filters = Filters(weight, channels * area, area, rotated=False)
+                self._bind_input(site, zeros)
+        filters = Filters(weight, channels * area, area)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
         if site.out.channels_in_lanes:
             sums = Sums(self._forward_taps(x, places, extent, site.x.row_run), ends)
@@ -234,11 +285,23 @@ class Convolution:
         if whole:
             ends = ends.of_blocks(0, whole)
             if form:
-                site.forward += by_winograd(site, form, filters, channels, window, ends, work * whole // extent.blocks)
+                maps = self._phase_maps(form, channels, site.x.view)
+                site.forward += by_winograd(site, form, filters, [maps], window, ends)
             else:
                 site.forward += direct_sums(site, filters, sums._replace(ends=ends), window)
         if apart:
             site.forward += remainder_sums(site, filters, [sums], window, apart)
+
+    def _phase_maps(self, form: Form | None, maps: int, x: View) -> PhaseMaps:
+        """What the phases of x by the stride are to a form of Winograd's algorithm: entry u of the kernel is entry
+        u // stride of that for phase u % stride."""
+        (height, width), (down, right) = self.kernel, self.stride
+        phases = list(product(range(min(height, down)), range(min(width, right))))
+        starts = np.array([a * x.line + b * x.column for a, b in phases], np.int64)
+        if form is None:
+            return PhaseMaps(maps, starts, np.zeros((len(phases), 0), np.int64))
+        taps = [_form_taps(form, width, range(a, height, down), range(b, width, right)) for a, b in phases]
+        return PhaseMaps(maps, starts, np.array(taps, np.int64))
 
     def _computed(self, site: Site) -> Extent:
         """The sizes of what the sums are computed for: the output, or if it is pooled, what falls into a window."""
@@ -285,12 +348,12 @@ class Convolution:
         columns = _spans(extent.columns, 1, self._offsets(1), self.shape[2])
         return MapTaps(w, np.arange(channels, dtype=np.int64) * x.row, lines, columns)
 
-    def _bind_input(self, site: Site, zeros: NDArray[Any], work: int) -> None:
+    def _bind_input(self, site: Site, zeros: NDArray[Any]) -> None:
         """The gradient of the input."""
         assert site.dout is not None and site.dx is not None
         channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
         dout, dx = site.dout.view, site.dx.view
-        filters = Filters(site.parameters["weight"], area, channels * area, rotated=True)
+        filters = Filters(site.parameters["weight"], area, channels * area)
         alike, unreached = self._alike_phases()
         if site.dx.channels_in_lanes:
             if unreached:
@@ -305,16 +368,23 @@ class Convolution:
         apart = 0 if overlaps or not sums else self._input_takes_apart(site.batch_size, site.lanes)
         blocks = site.dx.extent.blocks
         whole = blocks - (apart > 0)
-        ends = Ends(zeros, dx, site.dx.extent, site.dx_epilogue, site.x.view).of_blocks(0, whole)
-        share = work * whole // blocks
         if form and overlaps:
-            filters = filters._replace(rotated=False)
+            ends = Ends(zeros, dx, site.dx.extent, site.dx_epilogue, site.x.view).of_blocks(0, whole)
             cutout = Cutout(self.axes[0].before, self.axes[1].before, *self.shape[1:])
-            site.backward_input += by_overlap(site, form, filters, site.dout.extent, dout, cutout, ends, share)
+            maps = self._phase_maps(form, self.filters, dout)
+            site.backward_input += by_overlap(site, form, filters, site.dout.extent, maps, dout, cutout, ends)
         elif form and whole:
-            above, left = (size - 1 - on.before for size, on in zip(self.kernel, self.axes, strict=True))
-            window = dout._replace(start=dout.start - above * dout.line - left * dout.column)
-            site.backward_input += by_winograd(site, form, filters, self.filters, window, ends, share)
+            if unreached:
+                site.backward_input.append(zeros_call(site.dx, 0, whole))
+            for uppers, lowers in self._tiled_phases(form):
+                line, column = (min(phase.first for phase in together) for together in (uppers, lowers))
+                window = dout._replace(start=dout.start + line * dout.line + column * dout.column)
+                pairs, start = list(product(uppers, lowers)), np.zeros(1, np.int64)
+                taps = [self._input_form_taps(form, *pair, line, column) for pair in pairs]
+                kernels = [PhaseMaps(self.filters, start, of_phase[None]) for of_phase in taps]
+                sizes = [(upper.positions, lower.positions) for upper, lower in pairs]
+                ends = self._input_sums(site, zeros, pairs).ends.of_blocks(0, whole)
+                site.backward_input += by_winograd(site, form, filters, kernels, window, ends, sizes)
         else:
             together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else max(whole, 1)
             for first in range(0, whole, together):
@@ -328,6 +398,11 @@ class Convolution:
             if unreached:
                 site.backward_input.append(zeros_call(site.dx, whole, 1))
             site.backward_input += remainder_sums(site, filters, sums, dout, apart)
+
+    def _input_form_taps(self, form: Form, upper: Phase, lower: Phase, line: int, column: int) -> NDArray[np.int64]:
+        """Where the weights of a gradient of these phases lie that reads from that line and column on."""
+        lines, columns = [-1] * (upper.first - line) + upper.taps, [-1] * (lower.first - column) + lower.taps
+        return _form_taps(form, self.kernel[1], lines, columns)
 
     def _input_sums(self, site: Site, zeros: NDArray[Any], pairs: list[tuple[Phase, Phase]]) -> Sums:
         """What the gradient of these phases, which read the same, sums over."""
@@ -429,6 +504,17 @@ def _needed(spans: NDArray[np.int64]) -> int:
 def _whole(form: Form, size: int) -> int:
     """The positions that whole tiles cover, for at least `size`."""
     return -(-size // form.outputs) * form.outputs
+
+
+def _form_taps(form: Form, width: int, lines: Sequence[int], columns: Sequence[int]) -> NDArray[np.int64]:
+    """Where the entries in these lines and columns of a kernel of so many columns lie, in that order, as the taps of a
+    form: -1 for those that are none."""
+    taps = np.full((form.taps, form.taps), -1, np.int64)
+    for a, u in enumerate(lines):
+        for b, v in enumerate(columns):
+            if u >= 0 and v >= 0:
+                taps[a, b] = u * width + v
+    return taps.reshape(-1)
 
 
 def _at_phases(view: View, upper: Phase, lower: Phase, stride: tuple[int, int]) -> View:

@@ -37,12 +37,11 @@ from nnjit.tuning.winograd import choose_row_shares, choose_tiling, choose_winog
 
 class Filters(NamedTuple):
     """The weights as one pass sees them: entry (row, map, u, v) lies at row * row_step + map * map_step + width * u +
-    v, or with the kernel rotated."""
+    v."""
 
     scalars: NDArray[Any]
     row_step: int
     map_step: int
-    rotated: bool
 
 
 class Taps(NamedTuple):
@@ -341,37 +340,73 @@ def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, End
     return whole, x, ends._replace(extent=whole)
 
 
-def by_winograd(site: Site, form: Form, filters: Filters, maps: int, x: View, ends: Ends, work: int) -> list[Call]:
-    """A pass through the image by Winograd's algorithm: the kernels are transformed, then used."""
-    packing, u = _transformed_kernels(site, form, filters, ends.extent.rows, maps)
-    tiling = choose_tiling(form, ends.extent, maps)
+class PhaseMaps(NamedTuple):
+    """The maps of which a pass by Winograd's algorithm takes each phase as a map of its own, with a stride of 1."""
+
+    maps: int
+    """How many they are, each with as many phases as there are `starts`."""
+    starts: NDArray[np.int64]
+    """(phases,): where their corners lie, counted from the first one's."""
+    taps: NDArray[np.int64]
+    """(phases, taps of the form): where their kernels' entries lie in the weights, -1 for those that are 0."""
+
+    @property
+    def number(self) -> int:
+        """The maps that the pass sums over."""
+        return self.maps * len(self.starts)
+
+
+def by_winograd(
+    site: Site,
+    form: Form,
+    filters: Filters,
+    maps: Sequence[PhaseMaps],
+    x: View,
+    ends: Ends,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> list[Call]:
+    """A pass through the image by Winograd's algorithm: the kernels are transformed, then used, for each phase of the
+    ends those of its `maps`. Phases have their own `sizes`, not larger than the ends' extent."""
+    extent = ends.extent
+    packing, u = _transformed_kernels(site, form, filters, extent.rows, maps)
+    number = maps[0].number
+    tiling = choose_tiling(form, extent, number)
     tile = choose_winograd_tile(tiling, site.lanes)
     scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
-    result = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
-    operands = (form, tile, tiling, u, x, *result, scratch)
-    return [packing, Call(winograd, tiling.blocks * tiling.groups, operands, form.work_left(work))]
+    places = np.hstack([ends.phases.places, np.array(sizes or [extent[2:]], np.int64)])
+    result = (ends.bias, ends.out, places, ends.epilogue, ends.y, _winners(site, ends))
+    operands = (form, tile, tiling, u, x, maps[0].starts, *result, scratch)
+    work = form.work(math.prod(extent) * len(maps) * number * site.lanes)
+    return [*packing, Call(winograd, tiling.blocks * tiling.groups, operands, work)]
 
 
 def by_overlap(
-    site: Site, form: Form, filters: Filters, summed: Extent, d: View, cutout: Cutout, ends: Ends, work: int
+    site: Site, form: Form, filters: Filters, summed: Extent, maps: PhaseMaps, d: View, cutout: Cutout, ends: Ends
 ) -> list[Call]:
     """A pass from the tiles of `summed`, all maps of d, to the image that is a part of what they cover, by the adjoint
     of Winograd's algorithm."""
-    rows, maps = ends.extent.rows, summed.rows
-    packing, u = _transformed_kernels(site, form, filters, rows, maps)
-    tiling = choose_tiling(form, summed._replace(blocks=ends.extent.blocks, rows=rows), maps)
+    rows = ends.extent.rows
+    packing, u = _transformed_kernels(site, form, filters, rows, [maps])
+    tiling = choose_tiling(form, summed._replace(blocks=ends.extent.blocks, rows=rows), maps.number)
     tiling = tiling._replace(group=tiling.tiles)
     tile = choose_winograd_tile(tiling, site.lanes)
     shares = choose_row_shares(tiling.blocks, -(-rows // tile.rows))
     scratch = site.workspace.by_thread(overlap_scratch_vectors(form, tiling, tile))
     operands = (form, tile, tiling, shares, cutout, u, d, ends.out, ends.epilogue, ends.y, scratch)
-    return [packing, Call(winograd_overlap, tiling.blocks * shares, operands, form.work_left(work))]
+    work = form.work(tiling.blocks * rows * summed.lines * summed.columns * maps.number * site.lanes)
+    return [*packing, Call(winograd_overlap, tiling.blocks * shares, operands, work)]
 
 
-def _transformed_kernels(site: Site, form: Form, filters: Filters, rows: int, maps: int) -> tuple[Call, NDArray[Any]]:
-    """The call that transforms the kernels of `rows` x `maps`, and where it leaves them."""
-    transformed = site.workspace.passed_on(kernels_vectors(form, rows, maps, site.lanes), site.lanes)
-    where = (filters.scalars, filters.row_step, filters.map_step, filters.rotated)
-    operands = (form, Extent(1, rows, maps, 1), *where, transformed, site.workspace.by_thread(form.entries))
-    packing = Call(winograd_kernels, -(-rows // site.lanes) * maps, operands, 10 * transformed.size)
-    return packing, transformed.reshape(-1)
+def _transformed_kernels(
+    site: Site, form: Form, filters: Filters, rows: int, maps: Sequence[PhaseMaps]
+) -> tuple[list[Call], NDArray[Any]]:
+    """The calls that transform the kernels of so many `rows`, for each phase of the result those of its maps, and where
+    they leave them."""
+    number, scratch = maps[0].number, site.workspace.by_thread(form.entries)
+    transformed = site.workspace.passed_on(len(maps), kernels_vectors(form, rows, number, site.lanes), site.lanes)
+    calls = []
+    for phase, u in zip(maps, transformed, strict=True):
+        where = (filters.scalars, filters.row_step, filters.map_step, phase.taps)
+        operands = (form, Extent(1, rows, number, 1), *where, u, scratch)
+        calls.append(Call(winograd_kernels, -(-rows // site.lanes) * number, operands, 10 * u.size))
+    return calls, transformed.reshape(-1)

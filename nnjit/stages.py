@@ -52,7 +52,7 @@ def fuse(layers: Sequence[Layer], shapes: Sequence[Shape]) -> list[Stage]:
             stages.append(alone)
         elif layer.activation and last.layer.applies_activation and not last.activation:
             last.activation = layer.activation
-        elif layer.pools_pairs and last.layer.applies_pooling:
+        elif layer.pools_pairs and last.layer.applies_pooling(last.shape):
             last.pooling, last.out_shape = layer.kind(), alone.out_shape
         else:
             stages.append(alone)

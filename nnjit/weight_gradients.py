@@ -4,6 +4,7 @@ parts that threads compute apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import gcd
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnjit.image_passes import PhaseMaps
 from nnjit.kernels.contraction import Extent, View, grid
 from nnjit.kernels.contraction_channels_weights import channels_weights_vectors, contract_channels_weights
 from nnjit.kernels.contraction_remainder_weights import (
@@ -60,17 +62,20 @@ class WeightGradients:
     stride: tuple[int, int]
     form: Form | None
     """Of Winograd's algorithm, None for direct sums."""
+    maps: PhaseMaps
+    """The channels as that algorithm takes them."""
 
     def bind(self, site: Site, summed: Extent, window: View, work: int) -> None:
         """Record the calls; `summed`: the positions of the output that are summed over, `window`: where the input lies
         that an output position's first tap reads."""
         sizes, area = (summed.lines, summed.columns), self.kernel[0] * self.kernel[1]
         maps = self.filters, self.channels, area, self._shared
-        remainder = choose_weights_remainder(site.batch_size, site.lanes, *maps, sizes, self.form)
+        form_maps = self.maps.number
+        remainder = choose_weights_remainder(site.batch_size, site.lanes, *maps, sizes, self.form, form_maps)
         whole = summed._replace(blocks=summed.blocks - (remainder > 0))
         share = work * remainder // site.batch_size
         if whole.blocks and self.form:
-            self._bind_winograd(site, self.form, whole, window, work - share)
+            self._bind_winograd(site, self.form, whole, window)
         elif whole.blocks:
             self._bind_direct(site, whole, window, work - share)
         if remainder:
@@ -206,10 +211,10 @@ class WeightGradients:
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)
 
-    def _bind_winograd(self, site: Site, form: Form, summed: Extent, window: View, work: int) -> None:
+    def _bind_winograd(self, site: Site, form: Form, summed: Extent, window: View) -> None:
         """Likewise by Winograd's algorithm."""
         assert site.dout is not None
-        channels = self.channels
+        channels, starts, taps = self.maps.number, self.maps.starts, self.maps.taps
         lanes, groups = site.lanes, -(-self.filters // site.lanes)
         tiling = choose_weights_tiling(choose_tiling(form, summed, channels))
         tile = choose_transposed_tile(channels, groups, 1)
@@ -221,11 +226,15 @@ class WeightGradients:
         rows = len(bias_places) * lanes
         scratch = site.workspace.by_thread(weights_scratch_vectors(form, tiling, rows, lanes))
         steps = np.arange(channels, dtype=np.int64) * tiling.group * lanes
-        images = (site.dout.view, window, steps, site.batch_size)
+        images = (site.dout.view, window, starts, steps, site.batch_size)
         operands = (form, tile, TileShape(SAMPLES, 1), tiling, cut, *images, parts, bias_parts, scratch)
-        site.backward_parameters.append(Call(winograd_weights, cut.parts * cut.shares, operands, form.work_left(work)))
-        kernels = np.where(places < 0, places, form.taps**2 * places)
-        back = (form, parts, kernels, site.gradients["weight"])
+        work = form.work(math.prod(summed) * lanes * channels)
+        site.backward_parameters.append(Call(winograd_weights, cut.parts * cut.shares, operands, work))
+        area = self.kernel[0] * self.kernel[1]
+        kernels = np.where(places < 0, places, places // len(starts) * area)
+        # All lanes of a vector belong to the same map.
+        phases = places.max(axis=1) % len(starts)
+        back = (form, parts, kernels, phases, taps, site.gradients["weight"])
         site.backward_parameters.append(
             Call(winograd_weights_back, -(-len(places) // BACK_VECTORS), back, 20 * parts[0].size)
         )

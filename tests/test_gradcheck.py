@@ -137,13 +137,14 @@ def test_faults_of_some_kinds(trials: list[faults.Trial], fault: str, kinds: set
 
 
 def test_faults_are_planted_in_every_way_to_compute(trials: list[faults.Trial]) -> None:
-    """Convolutions with both forms of Winograd's algorithm, whose kernels are packed by another kernel, are among
-    them."""
+    """Convolutions with several forms of Winograd's algorithm, whose kernels are packed by another kernel, are among
+    them, with a stride too."""
     unrotated = {trial.title for trial in trials if trial.kind == "conv2d" and trial.fault == "unrotated_kernel"}
     for kernel in (3, 5):
         assert any(title.startswith(f"conv2d {{filters: 17, kernel: {kernel}, padding: same}}") for title in unrotated)
-    assert any(title.startswith("conv2d {filters: 17, kernel: 5}") for title in unrotated)
-    assert len(unrotated) >= 5
+    for case in ("kernel: 5}", "kernel: 4}", "kernel: 6, stride: 2, padding: 2}"):
+        assert any(title.startswith(f"conv2d {{filters: 17, {case}") for title in unrotated)
+    assert len(unrotated) >= 7
 
 
 def no_fault(probe: Probe) -> bool:

@@ -203,6 +203,17 @@ def test_a_fused_pooling_and_one_of_its_own_give_the_same_bits(
     assert fused.run(*fused.random()).bits() == apart.run(*apart.random()).bits()
 
 
+def test_a_pooling_stays_by_itself_where_tiles_would_cut_its_windows() -> None:
+    """Winograd's tiles for 4x4 kernels have five lines and columns."""
+    layers = layers_of({"conv2d": {"filters": 17, "kernel": 4}}, "relu", {"max_pool": 2})
+    stack = Stack(layers, (16, 13, 13), np.float64)
+    assert [stage.kinds for stage in stack.network.stages] == [["conv2d", "relu"], ["max_pool"]]
+    assert "winograd" in {call.kernel.__name__ for call in stack.bound.forward}
+    x, dout = stack.random()
+    found = errors(stack.run(x, dout), by_reference(layers, stack.parameters(), x, dout))
+    assert max(found.values()) < 1e-11, found
+
+
 @pytest.mark.parametrize(("filters", "kernel", "shape"), [(3, 3, (2, 7, 5)), (17, 3, (16, 9, 11)), (17, 5, (16, 7, 9))])
 def test_what_falls_into_no_window_is_not_computed(filters: int, kernel: int, shape: Shape) -> None:
     """The last line and column of images with odd sides, whose gradients are zero."""

@@ -58,7 +58,8 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "winograd 3x3": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), Relu()], (17, 11, 12)),
     "winograd pooled": ([Conv2d(filters=19, kernel=(3, 3), padding="same"), MaxPool(window=(2, 2))], (17, 11, 14)),
     "winograd 5x5": ([Conv2d(filters=19, kernel=(5, 5), padding="same"), Relu()], (17, 11, 12)),
-    "winograd overlap": ([Conv2d(filters=19, kernel=(3, 3)), Relu()], (17, 10, 12)),
+    "winograd overlap": ([Conv2d(filters=19, kernel=(3, 3)), Relu()], (17, 10, 10)),
+    "winograd strides": ([Conv2d(filters=19, kernel=(6, 6), stride=(2, 2), padding=2), Relu()], (17, 16, 16)),
     "packed": (
         [
             Conv2d(filters=70, kernel=(1, 1)),

@@ -23,7 +23,7 @@ from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes, store
 from nnjit.kernels.tiles import TileShape, tile_store
 from nnjit.kernels.transposition import lanes_across, tile_across, tile_of_lanes, tile_store_corner
-from nnjit.kernels.winograd_transforms import F43
+from nnjit.kernels.winograd_transforms import FORMS
 from nnjit.layers.activations import Relu, Sigmoid, Softmax, Tanh
 from nnjit.layers.base import Layer
 from nnjit.layers.conv2d import Conv2d
@@ -300,9 +300,9 @@ def test_what_is_taken_apart_are_the_last_samples(samples: int, rows: int, maps:
         sizes = rows, 9 * maps, met, (maps * written, written)
         chosen = [
             choose_remainder(samples, width, *sizes, None),
-            choose_remainder(samples, width, *sizes, form_cost(F43, rows, maps, (4, written))),
-            choose_weights_remainder(samples, width, rows, maps, 9, True, (4, written), None),
-            choose_weights_remainder(samples, width, rows, maps, 9, True, (4, written), F43),
+            choose_remainder(samples, width, *sizes, form_cost(FORMS[3], rows, maps, (4, written))),
+            choose_weights_remainder(samples, width, rows, maps, 9, True, (4, written), None, maps),
+            choose_weights_remainder(samples, width, rows, maps, 9, True, (4, written), FORMS[3], maps),
         ]
         assert set(chosen) <= {0, samples % width}
 
@@ -314,10 +314,10 @@ def test_few_samples_are_taken_apart_where_that_costs_less() -> None:
         name: [choose_remainder(n, 16, *sizes, None) for n in (1, 5, 17, 32, 42)] for name, sizes in images.items()
     }
     assert taken == {"lenet5": [1, 5, 1, 0, 10], "to the input": [0, 0, 0, 0, 0]}
-    winograd = 128, 1_152, 61_952, (10_368, 64), form_cost(F43, 128, 128, (8, 8))
+    winograd = 128, 1_152, 61_952, (10_368, 64), form_cost(FORMS[3], 128, 128, (8, 8))
     assert [choose_remainder(n, 16, *winograd) for n in (1, 5, 8, 17, 32)] == [1, 5, 0, 1, 0]
-    assert [choose_weights_remainder(n, 16, 16, 6, 25, True, (10, 10), None) for n in (1, 18, 25)] == [1, 2, 0]
-    assert [choose_weights_remainder(n, 16, 1, 32, 25, True, (21, 21), None) for n in (1, 17)] == [0, 0]
+    assert [choose_weights_remainder(n, 16, 16, 6, 25, True, (10, 10), None, 6) for n in (1, 18, 25)] == [1, 2, 0]
+    assert [choose_weights_remainder(n, 16, 1, 32, 25, True, (21, 21), None, 32) for n in (1, 17)] == [0, 0]
 
 
 @given(

@@ -39,7 +39,7 @@ from nnjit.kernels.tiles import (
     tile_sum,
     tile_zeros,
 )
-from nnjit.kernels.winograd_transforms import F43, F45
+from nnjit.kernels.winograd_transforms import FORMS
 from nnjit.tuning.lines import last_tile
 
 Array = NDArray[Any]
@@ -445,5 +445,5 @@ def test_each_shape_is_a_type_of_its_own() -> None:
 
     assert typeof(TileShape(2, 3)) == typeof(TileShape(2, 3))
     assert len({typeof(TileShape(*steps)) for steps in np.ndindex((2,) * 10)}) == 1024
-    assert typeof(F43) != typeof(F45)
+    assert typeof(FORMS[3]) != typeof(FORMS[5])
     assert len({typeof(Epilogue(name, backward)) for name in ("", "relu") for backward in (False, True)}) == 4

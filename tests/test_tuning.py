@@ -28,7 +28,7 @@ from nnjit.kernels.tiles import (
     TileShape,
     fresh_steps,
 )
-from nnjit.kernels.winograd_transforms import F45, Form
+from nnjit.kernels.winograd_transforms import FORMS, Form
 from nnjit.layers import Layer
 from nnjit.layers.activations import Relu, Tanh
 from nnjit.layers.conv2d import Conv2d
@@ -37,7 +37,15 @@ from nnjit.layers.flatten import Flatten
 from nnjit.layers.pooling import MaxPool
 from nnjit.network import Network
 from nnjit.tuning import contraction_bands, machine
-from nnjit.tuning.algorithms import MOST_FEW, choose_bands, choose_input_form, choose_lanes
+from nnjit.tuning.algorithms import (
+    MOST_FEW,
+    choose_bands,
+    choose_input_form,
+    choose_lanes,
+    count_phases,
+    form_cost,
+    form_for,
+)
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
@@ -327,9 +335,9 @@ def test_maps_are_in_the_lanes_where_they_fill_them_and_taps_are_worth_it() -> N
 @pytest.mark.parametrize(
     ("rows", "size", "out", "expected"),
     [
-        (20, 12, 8, (F45, True)),
-        (20, 8, 8, (F45, False)),  # as many tiles
-        (20, 64, 60, (F45, False)),  # more than the second cache holds
+        (20, 12, 8, (FORMS[5], True)),
+        (20, 8, 8, (FORMS[5], False)),  # as many tiles
+        (20, 64, 60, (FORMS[5], False)),  # more than the second cache holds
         (1, 12, 8, (None, False)),
     ],
 )
@@ -337,7 +345,38 @@ def test_a_gradient_goes_over_the_tiles_of_the_output_where_those_are_fewer_and_
     rows: int, size: int, out: int, expected: tuple[Form | None, bool]
 ) -> None:
     products = (out * 5) ** 2
-    assert choose_input_form((5, 5), (1, 1), rows, 40, (size, size), (out, out), products) == expected
+    assert choose_input_form((5, 5), (1, 1), rows, 40, (size, size), (out, out), products, [1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "maps", "shared", "expected"),
+    [
+        (32, 64, [4], FORMS[3]),
+        (8, 16, [4], FORMS[3]),
+        (8, 16, [1, 1, 1, 1], None),  # each transforms the gradient for itself
+        (3, 64, [4], None),  # rows too few for products as fast
+    ],
+)
+def test_phases_of_a_gradient_share_what_is_transformed(
+    rows: int, maps: int, shared: list[int], expected: Form | None
+) -> None:
+    """5x5 kernels with a stride of 2 on images of 24x24."""
+    sizes, products = (24, 24), (12 * 5) ** 2
+    assert choose_input_form((5, 5), (2, 2), rows, maps, sizes, (12, 12), products, shared) == (expected, False)
+
+
+def test_a_form_holds_what_a_kernel_meets_of_each_phase() -> None:
+    assert [form_for((size, size), (1, 1)) for size in range(1, 9)] == [None, *FORMS.values(), None]
+    assert form_for((3, 7), (1, 2)) is FORMS[4] and form_for((2, 4), (2, 4)) is None
+    assert [count_phases((5, 5), stride) for stride in ((1, 1), (2, 3), (6, 1))] == [1, 6, 5]
+
+
+def test_many_maps_have_fewer_tiles_to_share_a_kernel_and_cost_more_for_each() -> None:
+    """512 maps 4.6 times as much as 128 where kernels stay near, and far more where they do not."""
+    few, many = (form_cost(FORMS[3], 4, maps, (4, 4)) for maps in (128, 512))
+    assert many / few == pytest.approx(4, rel=0.05)
+    few, many = (form_cost(FORMS[3], 128, maps, (16, 16)) for maps in (128, 512))
+    assert many / few > 4.8
 
 
 def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:

@@ -54,8 +54,8 @@ def unrotated_kernel(probe: Probe) -> bool:
 
     def unrotate(call: Call) -> Call | None:
         if call.kernel is winograd_kernels:
-            *before, rotated, transformed, scratch = call.arguments
-            return call._replace(arguments=(*before, not rotated, transformed, scratch))
+            *before, taps, transformed, scratch = call.arguments
+            return call._replace(arguments=(*before, taps[:, ::-1].copy(), transformed, scratch))
         if call.kernel is not pack_rows:
             return None
         *before, row_step, spans, packed = call.arguments

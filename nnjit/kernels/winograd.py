@@ -1,4 +1,4 @@
-"""Convolutions of stride 1 with a fraction of the multiplications: Winograd's F(4x4, 3x3) and F(4x4, 5x5).
+"""Convolutions with a fraction of the multiplications: Winograd's F(4x4, 3x3), F(4x4, 5x5) and their kin.
 
 Each 4x4 tile of the output is At [(G g Gt) * (Bt d B)] A, with d the tile of the input that it reads, g the kernel, and
 the product taken entry by entry and summed over the input maps: 36 products instead of 144 for a 3x3 kernel, 64 instead
@@ -6,11 +6,18 @@ of 400 for a 5x5 kernel. Written for all tiles, each of these entries is a matri
 what `contract` does as well; the transforms are additions of vectors. The gradient to the input is the same with the
 kernel rotated over the padded gradient of the output. The gradient to the weights has a file of its own.
 
+A stride leaves tiles less to share. But each phase of the input by the stride meets entries of the kernel of its own,
+one position after the other: as a map by itself it has a stride of 1 and a kernel of half the size. So a 5x5 kernel
+with a stride of 2 takes 144 products instead of 400 (from 32 maps of 24x24 to 64 on one core 588 instead of 970 us).
+Likewise the phases of the gradient to the input each have a kernel over the gradient of the output, whose transformed
+tiles serve all of them (for that layer 651 us, 788 where each phase transformed its own; direct sums 999).
+
 Planes of vectors lie an odd number of vectors apart: a multiple of 4 KiB apart they share a few lines of the first
 cache (76 instead of 660 GFLOP/s in a trial).
 
 The constants cost accuracy: `winograd_transforms` says how much, and a test bounds it.
-Source: Lavin & Gray 2015, arXiv:1509.09308, section 4.1.
+Sources: Lavin & Gray 2015, arXiv:1509.09308, section 4.1; polyphase decomposition: Vaidyanathan 1990, "Multirate
+digital filters, filter banks, polyphase networks, and applications", section II.
 """
 
 from __future__ import annotations
@@ -66,7 +73,13 @@ def tile_corner(form, tiling, x, t):
 
 
 @register_jitable
-def transform_inputs(form, tiling, first_map, last_map, x, first, first_tile, tiles, memory, plane, corner):
+def map_corner(x, starts, k):
+    """How far map k of x, a phase of one of its rows, starts from the first one."""
+    return k // len(starts) * x.row + starts[k % len(starts)]
+
+
+@register_jitable
+def transform_inputs(form, tiling, first_map, last_map, x, starts, first, first_tile, tiles, memory, plane, corner):
     """memory[p * plane + k * tiling.group + t] = entry p of Bt d B of map k and tile first_tile + t, for `tiles` tiles
     and the maps from first_map to last_map - 1, with x[first] the corner of map 0.
 
@@ -75,8 +88,9 @@ def transform_inputs(form, tiling, first_map, last_map, x, first, first_tile, ti
     size = form.points
     for k in range(first_map, last_map):
         for t in range(tiles):
-            at = first + k * x.row + tile_corner(form, tiling, x, first_tile + t)
-            prefetch_window(x, at + x.row + (form.taps - 1) * x.column, size, form.outputs)
+            tile_first = first + tile_corner(form, tiling, x, first_tile + t)
+            at, ahead = tile_first + map_corner(x, starts, k), tile_first + map_corner(x, starts, k + 1)
+            prefetch_window(x, ahead + (form.taps - 1) * x.column, size, form.outputs)
             for a in range(size):
                 values = transform_input(form, x.vectors, at + a * x.line, x.column)
                 store_run(memory, corner + size * a, 1, values)
@@ -111,12 +125,13 @@ def scratch_vectors(form: Form, tiling: Tiling, rows: int) -> int:
 
 
 @kernel
-def winograd_kernels(task, thread, form, extent, w, row_step, map_step, rotated, u, scratch):
-    """u[p, k, f] = entry p of G g Gt, with g[a, b] = w[f * row_step + k * map_step + form.taps * a + b], or g rotated
-    by 180 degrees
+def winograd_kernels(task, thread, form, extent, w, row_step, map_step, taps, u, scratch):
+    """u[p, k, f] = entry p of G g Gt, with g[a, b] = w[f * row_step + k // P * map_step + taps[k % P, a, b]], or 0
+    where that is -1
 
-    extent Extent: rows F, lines K  w (scalars,)  u (vectors, L): form.entries planes of F / L * K vectors, F padded to
-    whole vectors, an odd number of vectors from one plane to the next; fully overwritten but for the gaps
+    extent Extent: rows F, lines K  w (scalars,)  taps (P, form.taps**2): of each of the phases that a map has
+    u (vectors, L): form.entries planes of F / L * K vectors, F padded to whole vectors, an odd number of vectors from
+    one plane to the next; fully overwritten but for the gaps
     scratch (threads, vectors, L): form.entries vectors for the calling thread
     A task owns L rows of one map.
     """
@@ -127,11 +142,13 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, rotated,
     plane = kernels_plane(extent.rows, extent.lines, lanes)
     size = form.points
     area = form.taps * form.taps
-    first = group * lanes * row_step + map_ * map_step
+    first = group * lanes * row_step + map_ // len(taps) * map_step
     for tap in range(area):
-        place = tap // form.taps * size + tap % form.taps
-        source = first + (area - 1 - tap if rotated else tap)
-        store(memory, place, load_apart(w, source, row_step, extent.rows - group * lanes))
+        place, source = tap // form.taps * size + tap % form.taps, taps[map_ % len(taps), tap]
+        if source < 0:
+            store(memory, place, full(memory, 0.0))
+        else:
+            store(memory, place, load_apart(w, first + source, row_step, extent.rows - group * lanes))
     for b in range(form.taps):
         store_run(memory, b, size, transform_kernel(form, memory, b, size))
     at = group * extent.lines + map_
@@ -140,15 +157,15 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, rotated,
 
 
 @register_jitable(forceinline=True)
-def multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane):
+def multiply_entries(form, tile, tiling, u, phase, row, tiles, memory, plane, products, product_plane):
     """memory[products + p * product_plane + r * tiling.group + t] = sum over k of entry p of kernel (row + r, k) *
     memory[p * plane + k * tiling.group + t], for `tiles` tiles and the tile.rows rows from `row` on, which divide L; u
-    as `winograd_kernels` writes it."""
+    as `winograd_kernels` writes it for each phase."""
     lanes = memory.shape[1]
     u_plane = kernels_plane(tiling.rows, tiling.maps, lanes)
     step = tiling.group * tile.units
     for p in range(form.entries):
-        u_at = (p * u_plane + row // lanes * tiling.maps) * lanes + row % lanes
+        u_at = ((phase * form.entries + p) * u_plane + row // lanes * tiling.maps) * lanes + row % lanes
         for t_start in range(0, tiles * tile.units, tile.columns):
             # In a group with fewer tiles, the last columns may hold what nobody reads.
             t = min(t_start, step - tile.columns)
@@ -171,12 +188,15 @@ def pool_tile(form, tiling, memory, corner, lines, columns, out, out_first, winn
 
 
 @kernel
-def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, winners, scratch):
-    """out[n, f, i, j] = epilogue(bias[f] + sum over k, a, b of g[f, k, a, b] * x[n, k, i + a, j + b], y[n, f, i, j])
+def winograd(task, thread, form, tile, tiling, u, x, starts, bias, out, ends, epilogue, y, winners, scratch):
+    """out[q, n, f, i, j] = epilogue(bias[f] + sum over k, a, b of g[q, f, k, a, b] * x[n, k, i + a, j + b], y[q, n, f,
+    i, j]) for each phase q of the output
 
-    u (scalars,): the transformed kernels as `winograd_kernels` writes them  x View (N, K, H, W), which may be read
-    where its tiles lie: as far as whole tiles reach and form.taps - 1 lines and columns further  bias (F,)
-    out, y View (N, F, I, J), out fully overwritten
+    u (scalars,): the transformed kernels as `winograd_kernels` writes them for each of these phases
+    ends (phases, 4): how far out and y of each lie from those of the first, and its lines and columns
+    x View (N, K / P, H, W), with starts (P,) where each of the phases lies that are maps of their own; it may be read
+    where its tiles lie: as far as whole tiles reach and form.taps - 1 lines and columns further
+    bias (F,)  out, y View (N, F, I, J), out fully overwritten
     winners (0, L), or (N * F * (I // 2) * (J // 2), L) of unsigned integers: then out (N, F, I // 2, J // 2) gets the
     largest entry of each 2x2 window, winners which of the four it was, as `pooling.max_pool_forward` counts them
     scratch (threads, vectors, L): `scratch_vectors` for the calling thread
@@ -189,43 +209,45 @@ def winograd(task, thread, form, tile, tiling, u, x, bias, out, epilogue, y, win
     memory = scratch[thread]
     plane, products, product_plane, corner = scratch_layout(form, tiling, tile.rows)
     x_first = x.start + block * x.block
-    transform_inputs(form, tiling, 0, tiling.maps, x, x_first, first_tile, tiles, memory, plane, corner)
-    for row in range(0, tiling.rows, tile.rows):
-        multiply_entries(form, tile, tiling, u, row, tiles, memory, plane, products, product_plane)
-        for r in range(min(tile.rows, tiling.rows - row)):
-            offset = full(memory, bias[row + r])
-            out_map = out.start + block * out.block + (row + r) * out.row
-            y_map = y.start + block * y.block + (row + r) * y.row
-            for t in range(tiles):
-                at = products + r * tiling.group + t
-                for a in range(form.points):
-                    values = transform_output(form, memory, at + form.points * a * product_plane, product_plane)
-                    store_run(memory, corner + a, form.points, values)
-                for j in range(form.outputs):
-                    at = corner + form.points * j
-                    store_run(memory, at, 1, transform_output(form, memory, at, 1))
-                line = form.outputs * ((first_tile + t) // tiling.across)
-                column = form.outputs * ((first_tile + t) % tiling.across)
-                lines, columns = min(form.outputs, tiling.lines - line), min(form.outputs, tiling.columns - column)
-                if len(winners) > 0:
+    transform_inputs(form, tiling, 0, tiling.maps, x, starts, x_first, first_tile, tiles, memory, plane, corner)
+    for phase in range(len(ends)):
+        for row in range(0, tiling.rows, tile.rows):
+            multiply_entries(form, tile, tiling, u, phase, row, tiles, memory, plane, products, product_plane)
+            for r in range(min(tile.rows, tiling.rows - row)):
+                offset = full(memory, bias[row + r])
+                out_map = out.start + ends[phase, 0] + block * out.block + (row + r) * out.row
+                y_map = y.start + ends[phase, 1] + block * y.block + (row + r) * y.row
+                for t in range(tiles):
+                    at = products + r * tiling.group + t
+                    for a in range(form.points):
+                        values = transform_output(form, memory, at + form.points * a * product_plane, product_plane)
+                        store_run(memory, corner + a, form.points, values)
+                    for j in range(form.outputs):
+                        at = corner + form.points * j
+                        store_run(memory, at, 1, transform_output(form, memory, at, 1))
+                    line = form.outputs * ((first_tile + t) // tiling.across)
+                    column = form.outputs * ((first_tile + t) % tiling.across)
+                    lines = min(form.outputs, ends[phase, 2] - line)
+                    columns = min(form.outputs, ends[phase, 3] - column)
+                    if len(winners) > 0:
+                        for i in range(lines):
+                            for j in range(columns):
+                                at = corner + form.points * j + i
+                                store(memory, at, finish(epilogue, load(memory, at) + offset, memory, at))
+                        number = (block * tiling.rows + row + r) * (tiling.lines // 2) + line // 2
+                        number = number * (tiling.columns // 2) + column // 2
+                        pooled_at = out_map + line // 2 * out.line + column // 2 * out.column
+                        pool_tile(form, tiling, memory, corner, lines, columns, out, pooled_at, winners, number)
+                        continue
+                    out_at = out_map + tile_corner(form, tiling, out, first_tile + t)
+                    y_at = y_map + tile_corner(form, tiling, y, first_tile + t)
+                    for i in range(form.outputs):
+                        for j in range(form.outputs):
+                            prefetch_to_write(out.vectors, out_at + out.row + i * out.line + j * out.column)
+                    if epilogue.backward:
+                        prefetch_window(y, y_at + y.row, form.outputs, form.outputs)
                     for i in range(lines):
                         for j in range(columns):
-                            at = corner + form.points * j + i
-                            store(memory, at, finish(epilogue, load(memory, at) + offset, memory, at))
-                    number = (block * tiling.rows + row + r) * (tiling.lines // 2) + line // 2
-                    number = number * (tiling.columns // 2) + column // 2
-                    pooled_at = out_map + line // 2 * out.line + column // 2 * out.column
-                    pool_tile(form, tiling, memory, corner, lines, columns, out, pooled_at, winners, number)
-                    continue
-                out_at = out_map + tile_corner(form, tiling, out, first_tile + t)
-                y_at = y_map + tile_corner(form, tiling, y, first_tile + t)
-                for i in range(form.outputs):
-                    for j in range(form.outputs):
-                        prefetch_to_write(out.vectors, out_at + out.row + i * out.line + j * out.column)
-                if epilogue.backward:
-                    prefetch_window(y, y_at + y.row, form.outputs, form.outputs)
-                for i in range(lines):
-                    for j in range(columns):
-                        value = load(memory, corner + form.points * j + i) + offset
-                        value = finish(epilogue, value, y.vectors, y_at + i * y.line + j * y.column)
-                        store(out.vectors, out_at + i * out.line + j * out.column, value)
+                            value = load(memory, corner + form.points * j + i) + offset
+                            value = finish(epilogue, value, y.vectors, y_at + i * y.line + j * y.column)
+                            store(out.vectors, out_at + i * out.line + j * out.column, value)

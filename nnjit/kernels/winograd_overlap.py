@@ -82,7 +82,7 @@ def winograd_overlap(task, thread, form, tile, tiling, shares, cutout, u, d, out
     row_tiles = (tiling.rows + tile.rows - 1) // tile.rows
     for row_tile in range(row_tiles * share // shares, row_tiles * (share + 1) // shares):
         row = row_tile * tile.rows
-        multiply_entries(form, tile, tiling, u, row, tiling.tiles, memory, plane, products, product_plane)
+        multiply_entries(form, tile, tiling, u, 0, row, tiling.tiles, memory, plane, products, product_plane)
         for r in range(min(tile.rows, tiling.rows - row)):
             for k in range(height * width):
                 store(memory, sums + k, full(memory, 0.0))

@@ -1,4 +1,4 @@
-"""The gradient to the weights of convolutions of stride 1 by Winograd's algorithm: F(3x3, 4x4) and F(5x5, 4x4).
+"""The gradient to the weights of convolutions by Winograd's algorithm: F(3x3, 4x4), F(5x5, 4x4) and their kin.
 
 A 4x4 tile d of the gradient of the output acts as a kernel on the tile x of the input that it comes from, and the
 gradient to the kernel is what comes out: Ct [(E d Et) * (Bt x B)] C, with the products summed over all tiles and
@@ -73,13 +73,14 @@ def _panel_sum(tile, vectors, columns, panel, first):
 
 @kernel
 def winograd_weights(
-    task, thread, form, tile, bias_tile, tiling, cut, d, x, steps, samples, parts, bias_parts, scratch
+    task, thread, form, tile, bias_tile, tiling, cut, d, x, starts, steps, samples, parts, bias_parts, scratch
 ):
     """parts[s, p, f, k] = sum over the tiles t of part s and samples of (E d Et)[p, f, t] * (Bt x B)[p, k, t]
     bias_parts[s, f] = sum over those tiles and samples of d[f, t]
 
     d View (N, F, I, J), F at least L, zeros as far as whole tiles reach
-    x View (N, K, H, W), which may be read form.taps - 1 lines and columns further  steps (K,): k * tiling.group * L
+    x View (N, K / P, H, W), with starts (P,) where each of the phases lies that are maps of their own; it may be read
+    form.taps - 1 lines and columns further  steps (K,): k * tiling.group * L
     parts (parts, form.entries, panels * map tiles * tile.rows * tile.columns, L), in each plane tile by tile, fully
     overwritten; rows of a tile are maps k, its columns groups of L rows f, see `transposed_places`
     bias_parts (parts, panels * tile.columns, L), likewise, or (parts, 0, L)  bias_tile: SAMPLES x 1
@@ -113,7 +114,9 @@ def winograd_weights(
         tiles = min(tiling.group, tiling.tiles - first_in_group)
         x_first = x.start + block * x.block
         d_first = d.start + block * d.block
-        transform_inputs(form, tiling, first_map, last_map, x, x_first, first_in_group, tiles, memory, plane, corner)
+        transform_inputs(
+            form, tiling, first_map, last_map, x, starts, x_first, first_in_group, tiles, memory, plane, corner
+        )
         _transform_gradients(
             form,
             tiling,
@@ -162,12 +165,13 @@ BACK_VECTORS = 16
 
 
 @kernel
-def winograd_weights_back(task, form, parts, places, dw):
-    """dw[places[v, l] + form.taps * i + j] = entry (i, j) of Ct m C, m[p] = sum over s of parts[s, p, v, l], where
-    places[v, l] >= 0
+def winograd_weights_back(task, form, parts, places, phases, taps, dw):
+    """dw[places[v, l] + taps[phases[v], i, j]] = entry (i, j) of Ct m C, m[p] = sum over s of parts[s, p, v, l], where
+    neither of both is -1
 
     parts (parts, form.entries, V, L): overwritten in passing
-    places (V, L) int64: where a kernel's entries start, each once  dw (scalars,)
+    places (V, L) int64: where a kernel's entries start, once for each phase  phases (V,): which one it is
+    taps (phases, form.taps**2)  dw (scalars,)
     A task owns BACK_VECTORS vectors of each plane.
     """
     vectors, lanes = places.shape
@@ -189,4 +193,6 @@ def winograd_weights_back(task, form, parts, places, dw):
             if places[v, lane] >= 0:
                 for i in range(form.taps):
                     for j in range(form.taps):
-                        dw[places[v, lane] + form.taps * i + j] = m[form.points * i + j, lane]
+                        tap = taps[phases[v], form.taps * i + j]
+                        if tap >= 0:
+                            dw[places[v, lane] + tap] = m[form.points * i + j, lane]

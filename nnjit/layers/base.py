@@ -67,8 +67,6 @@ class Layer(Component):
     """The name in `kernels.activations.FUNCTIONS` of a layer that acts on each entry on its own."""
     applies_activation: ClassVar[bool] = False
     """Whether `bind` applies the activation that follows (`Site.epilogue`)."""
-    applies_pooling: ClassVar[bool] = False
-    """Whether `bind` applies the maximum of 2x2 windows that follows (`Site.winners`)."""
     applies_derivative: ClassVar[bool] = False
     """Whether `bind` applies the derivative of the activation before it (`Site.dx_epilogue`)."""
     takes_channels_in_lanes: ClassVar[bool] = False
@@ -101,6 +99,10 @@ class Layer(Component):
         """The window of an input of `shape` that an entry of the output depends on and that window's step, both
         (vertical, horizontal); None for all of the input."""
         return ((1, 1), (1, 1)) if self.activation or self.is_view else None
+
+    def applies_pooling(self, shape: Shape) -> bool:
+        """Whether `bind` applies the maximum of 2x2 windows that follows (`Site.winners`), for an input of `shape`."""
+        return False
 
     def lane_costs(self, shape: Shape, lanes: int, training: bool, to_input: bool) -> LaneCosts | None:
         """What samples or channels in `lanes` lanes cost, forwards or in `training`, where the gradient goes on to the

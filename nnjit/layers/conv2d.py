@@ -38,7 +38,7 @@ class Conv2d(Layer):
         Example({"filters": 17, "kernel": 3, "padding": "same"}, (16, 8, 8)),
         Example({"filters": 4, "kernel": 1}, (3, 2, 2)),
         Example({"filters": 17, "kernel": 5, "padding": "same"}, (16, 7, 8)),
-        Example({"filters": 17, "kernel": 5}, (16, 8, 9)),
+        Example({"filters": 17, "kernel": 5}, (16, 8, 8)),
         Example({"filters": 20, "kernel": 3, "padding": "full", "bias": False}, (20, 4, 8)),
         Example({"filters": 16, "kernel": 2, "stride": 2}, (6, 4, 6)),
         Example({"filters": 16, "kernel": 1, "bias": False}, (24, 3, 5)),
@@ -46,9 +46,10 @@ class Conv2d(Layer):
         Example({"filters": 90, "kernel": 5, "stride": 2, "padding": 2}, (2, 14, 13)),
         Example({"filters": 1, "kernel": 5}, (60, 9, 12)),
         Example({"filters": 40, "kernel": 1, "stride": [2, 1]}, (16, 3, 5)),
+        Example({"filters": 17, "kernel": 6, "stride": 2, "padding": 2}, (16, 16, 15)),
+        Example({"filters": 17, "kernel": 4}, (16, 8, 8)),
     )
     applies_activation = True
-    applies_pooling = True
     applies_derivative = True
     takes_channels_in_lanes = True
 
@@ -64,8 +65,8 @@ class Conv2d(Layer):
     bias: bool = True
     """Whether a bias is added to each map."""
     algorithm: Literal["auto", "direct"] = "auto"
-    """auto: Winograd's algorithm where it is faster (3x3 and 5x5 kernels of stride 1), which in float32 errs by some
-    millionths of the largest output; direct: never."""
+    """auto: Winograd's algorithm where it is faster (kernels up to 7x7, with a stride up to seven of them), which in
+    float32 errs by some millionths of the largest output; direct: never."""
     weight_init: Initializer = HeNormal()
     """How the weights start."""
     bias_init: Initializer = Zeros()
@@ -104,6 +105,9 @@ class Conv2d(Layer):
 
     def footprint(self, shape: Shape) -> tuple[Shape, Shape]:
         return self.kernel, self.stride
+
+    def applies_pooling(self, shape: Shape) -> bool:
+        return self._convolution(shape).pools_pairs
 
     def lane_costs(self, shape: Shape, lanes: int, training: bool, to_input: bool) -> LaneCosts:
         return self._convolution(shape).lane_costs(lanes, training, to_input)

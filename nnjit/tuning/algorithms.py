@@ -4,25 +4,57 @@ depend on it: nothing here may ask for the CPU or the threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Literal, NamedTuple
 
 from nnjit.kernels.simd import VECTOR_BYTES
 from nnjit.kernels.tiles import SAMPLES
-from nnjit.kernels.winograd_transforms import F43, F45, Form
+from nnjit.kernels.winograd_transforms import FORMS, Form
 from nnjit.tuning.sums import WEIGHTS_TILES
 
 # Winograd's algorithm instead of direct sums.
 
-FORMS = {(3, 3): F43, (5, 5): F45}
-"""The forms of Winograd's algorithm, by kernel."""
-TRANSFORMS, WEIGHTS_TRANSFORMS = {F43: 10, F45: 12}, {F43: 8, F45: 12}
-"""What transforming a tile costs for each of its entries, in multiply-adds: in passes through an image, and for the
-gradient to the weights."""
+TRANSFORMS, WEIGHTS_TRANSFORMS = {6: 10, 8: 12}, {6: 8, 8: 12}
+"""What transforming a tile of so many points costs for each of its entries, in multiply-adds: in passes through an
+image, and for the gradient to the weights."""
+SUMS_BACK = 1.0
+"""What transforming a sum back adds for each block of samples, so many products. (With a batch of 32 from 48 maps to 64
+of 2x2 by 7x7, 324 us on one core, by direct sums 273; without it they were chosen.)"""
+OVERLAP_TRANSFORMS = 1.5
+"""How many times as much as elsewhere transforms cost that add up to overlapping tiles. (To 24 maps of 16x16 from 16 by
+7x7, 625 us, by direct sums 565.)"""
 LEAST_GAIN = 1.25
 """How many times as much direct sums must cost, which are more accurate."""
-OVERLAP_BYTES = 1_200_000
-"""What all tiles of a block's gradient may take, transformed, so that they stay in a second cache of 2 MiB."""
+NEAR_BYTES = 1_200_000
+"""What a task reads again and again may take in a second cache of 2 MiB."""
+KERNEL_BYTES = 4
+"""What an entry of a transformed kernel takes in float32."""
+FAR_KERNEL = 0.7
+"""What it costs at least to read one from the third cache, in products. (From 64 maps to 64 by 7x7 with a stride of 2
+to 7x7 positions, one tile at a time, 3.3 ms on one core, by direct sums 2.7.)"""
+FAR_IMAGE = 1.8
+"""How many times as much it costs to transform an image that leaves the second cache. (From 256 maps of 16x16 to 16 by
+3x3, 2.47 ms on one core, by direct sums 2.96; the other way 1.51 and 2.76.)"""
+FAR_TILES = 4.0
+"""Likewise for the gradient to the weights, if the transformed tiles leave it. (From 64 maps of 16x16 to 16 by 6x6 with
+a stride of 2, 1.57 ms, by direct sums 1.17.)"""
+FEW_ROWS = 6
+"""Maps of an output for which products cost the same as for fewer. (To 3 maps of 64x64 from 32 by 7x7 with a stride of
+2, 1.91 ms, by direct sums 1.52.)"""
+OVERLAP_BYTES = 3_000_000
+"""What all tiles of a block's gradient may take, transformed, so that most of them stay in a second cache of 2 MiB.
+(Without padding from 64 maps of 12x12 to 64 by 3x3, 2.4 MB: 2.51 to 1.52 ms on one core; by 5x5, 3.82 to 3.26.)"""
+
+
+def count_phases(kernel: tuple[int, int], stride: tuple[int, int]) -> int:
+    """How many of an image's phases by the stride a kernel reads."""
+    return min(kernel[0], stride[0]) * min(kernel[1], stride[1])
+
+
+def form_for(kernel: tuple[int, int], stride: tuple[int, int]) -> Form | None:
+    """The form whose kernels hold what each phase of the image meets, with zeros where one meets less."""
+    return FORMS.get(max(-(-size // step) for size, step in zip(kernel, stride, strict=True)))
 
 
 def choose_form(
@@ -31,20 +63,39 @@ def choose_form(
     """The form of Winograd's algorithm for a pass through the image, None for direct sums, which take `products`
     products for each pair of maps.
 
+    With a stride each phase of the image is a map of its own, for kernels of as many taps as it meets: 5x5 with a
+    stride of 2 are four of 3x3, 144 products for 16 outputs instead of 400.
+
     The unit of cost is a multiply-add of vectors in a tile; between the transforms one costs 1.1. Measured on one core
     over 23 layers, direct sums took 0.5 times as long as Winograd's algorithm for 5x5 kernels from 1 map to 32, 1.4
     from 6 to 16 (but 0.98 in a step of LeNet-5), 2.9 from 32 to 32. With 8 instead of 10 for the transforms of 3x3 it
     was chosen where direct sums took 0.84 to 0.98 times as long, to or from 6 maps; now they take 1.02 or more.
     """
-    form = FORMS.get(kernel)
-    if form is None or stride != (1, 1):
+    form = form_for(kernel, stride)
+    if form is None:
         return None
-    return form if products * rows * maps > LEAST_GAIN * form_cost(form, rows, maps, sizes) else None
+    cost = form_cost(form, rows, maps * count_phases(kernel, stride), sizes)
+    return form if products * rows * maps > LEAST_GAIN * cost else None
 
 
-def form_cost(form: Form, rows: int, maps: int, sizes: tuple[int, int]) -> float:
-    """What a block costs by Winograd's algorithm, for an output of `sizes`."""
-    return form.entries * form.tiles(*sizes) * (1.1 * rows * maps + TRANSFORMS[form] * (rows + maps))
+def form_cost(
+    form: Form, rows: int, maps: int, sizes: tuple[int, int], phases: int = 1, overlaps: bool = False
+) -> float:
+    """What a block costs by Winograd's algorithm, for an output of `sizes`, or so many `phases` of one that share tiles
+    of the input.
+
+    Few rows wait for loads. Transformed kernels that leave the second cache are read from the third for all the tiles
+    that fit a task, the fewer the more maps there are.
+    """
+    tiles, fitting = form.tiles(*sizes), max(1, NEAR_BYTES // (form.entries * maps * VECTOR_BYTES))
+    each = 1.1
+    if form.entries * rows * maps * phases * KERNEL_BYTES > NEAR_BYTES:
+        each += FAR_KERNEL / min(tiles, fitting)
+    products = each * phases * max(rows, FEW_ROWS) * maps
+    to_rows = to_maps = TRANSFORMS[form.points] * (OVERLAP_TRANSFORMS if overlaps else 1.0)
+    if maps * tiles * form.outputs**2 * VECTOR_BYTES > NEAR_BYTES:
+        to_maps *= FAR_IMAGE
+    return form.entries * tiles * (products + to_rows * phases * rows + to_maps * maps)
 
 
 def choose_input_form(
@@ -55,16 +106,37 @@ def choose_input_form(
     sizes: tuple[int, int],
     outputs: tuple[int, int],
     products: int,
+    shared: Sequence[int],
 ) -> tuple[Form | None, bool]:
-    """Likewise for the gradient to the input, of `sizes`, and whether it goes over the tiles of the gradient of the
-    output, of `outputs`: where those are fewer, and all of them stay near."""
-    form = FORMS.get(kernel)
+    """Likewise for the gradient to the input, of `sizes`, where so many phases at a time share tiles, and whether it
+    goes over the tiles of the gradient of the output, of `outputs`: where those are fewer, and all of them stay near.
+    """
+    form = form_for(kernel, stride)
     if form is None:
         return None, False
     tiles = form.tiles(*outputs)
-    overlaps = tiles < form.tiles(*sizes) and form.entries * maps * tiles * VECTOR_BYTES <= OVERLAP_BYTES
-    chosen = choose_form(kernel, stride, rows, maps, outputs if overlaps else sizes, products)
-    return chosen, overlaps and chosen is not None
+    overlaps = stride == (1, 1) and tiles < form.tiles(*sizes)
+    overlaps = overlaps and form.entries * maps * tiles * VECTOR_BYTES <= OVERLAP_BYTES
+    if overlaps:
+        cost = form_cost(form, rows, maps, outputs, overlaps=True)
+    else:
+        cost = input_form_cost(form, rows, maps, sizes, stride, shared)
+    if products * rows * maps <= LEAST_GAIN * cost:
+        return None, False
+    return form, overlaps
+
+
+def input_form_cost(
+    form: Form,
+    rows: int,
+    maps: int,
+    sizes: tuple[int, int],
+    stride: tuple[int, int],
+    shared: Sequence[int],
+) -> float:
+    """What a block of the gradient to the input, of `sizes`, costs, where so many phases at a time share tiles."""
+    height, width = (-(-size // step) for size, step in zip(sizes, stride, strict=True))
+    return sum(form_cost(form, rows, maps, (height, width), phases) for phases in shared)
 
 
 def choose_weights_form(
@@ -76,19 +148,23 @@ def choose_weights_form(
     transposing costs 6, adding up 0.5 for each of the transformed entries, of which there are more. `rows` fill a
     vector at least.
     """
-    form = FORMS.get(kernel)
-    if form is None or stride != (1, 1) or rows < _padded(1):
+    form = form_for(kernel, stride)
+    if form is None or rows < _padded(1):
         return None
-    area, positions = form.taps**2, sizes[0] * sizes[1]
+    area, positions = kernel[0] * kernel[1], sizes[0] * sizes[1]
     direct = maps * area * positions * min(1.3 * rows, 1.1 * _padded(rows))
-    return form if direct > LEAST_GAIN * _weights_form_cost(form, rows, maps, sizes) else None
+    cost = _weights_form_cost(form, rows, maps * count_phases(kernel, stride), sizes)
+    return form if direct > LEAST_GAIN * cost else None
 
 
 def _weights_form_cost(form: Form, rows: int, maps: int, sizes: tuple[int, int], present: float = 1.0) -> float:
     """What the gradient of the weights costs for a block, of which so large a share of the lanes is present."""
     tiles, products = form.tiles(*sizes), 1.1 * _padded(rows) * maps * present
-    sums = 0.5 * rows * maps * -(-tiles // WEIGHTS_TILES)
-    return form.entries * (tiles * (products + WEIGHTS_TRANSFORMS[form] * (rows + maps) + 6 * rows) + sums)
+    sums = rows * maps * (0.5 * -(-tiles // WEIGHTS_TILES) + SUMS_BACK)
+    to_rows = to_maps = float(WEIGHTS_TRANSFORMS[form.points])
+    if form.entries * maps * min(tiles, WEIGHTS_TILES) * VECTOR_BYTES > NEAR_BYTES:
+        to_maps *= FAR_TILES
+    return form.entries * (tiles * (products + to_rows * rows + to_maps * maps + 6 * rows) + sums)
 
 
 def _padded(rows: int) -> int:
@@ -233,10 +309,11 @@ def choose_weights_remainder(
     shared: bool,
     sizes: tuple[int, int],
     form: Form | None,
+    form_maps: int,
 ) -> int:
     """How many of the last of `samples` samples the gradient to the weights, a sum over `sizes` positions, leaves to
     `contract_remainder_weights`: those that do not fill a block, or 0 if a block costs less, with Winograd's algorithm
-    in a `form` or with direct sums.
+    in a `form`, which takes so many maps, or with direct sums.
 
     The unit of cost is a cycle, as in `choose_lanes`. Measured on one core over 18 layers, the remainder of one sample
     took 0.25 to 0.7 of the time of a block, of two samples 0.45 to 0.9, where this chooses it.
@@ -245,7 +322,7 @@ def choose_weights_remainder(
     positions = sizes[0] * sizes[1]
     if form:
         present = -(-remainder // SAMPLES) * SAMPLES
-        block = 0.8 * _weights_form_cost(form, filters, channels, sizes, present / lanes)
+        block = 0.8 * _weights_form_cost(form, filters, form_maps, sizes, present / lanes)
     else:
         block = positions * min(_lanes_costs(filters, channels, area, remainder, lanes, shared).values())
     apart = remainder * positions * groups * (0.8 * taps + 25) + 2 * groups * lanes * taps
@@ -269,24 +346,32 @@ class LaneCosts(NamedTuple):
 
 
 def image_lane_costs(
-    rows: int, maps: int, products: int, sizes: tuple[int, int], form: Form | None, lanes: int
+    rows: int, maps: int, products: int, sizes: tuple[int, int], form: float | None, lanes: int
 ) -> LaneCosts:
     """What a pass through the image costs to `rows` maps of `sizes`, which takes so many `products` for each of `maps`
-    maps, or has a form of Winograd's algorithm."""
+    maps, or by Winograd's algorithm what `form` says."""
     positions, groups = sizes[0] * sizes[1], -(-rows // lanes)
-    block = 0.65 * form_cost(form, rows, maps, sizes) if form else 0.6 * rows * maps * products
+    block = 0.6 * rows * maps * products if form is None else 0.65 * form
     return LaneCosts(
         block + 4 * rows * positions, groups * ((0.55 if groups > 1 else 0.9) * maps * products + 6 * positions)
     )
 
 
 def weights_lane_costs(
-    filters: int, channels: int, area: int, shared: bool, sizes: tuple[int, int], form: Form | None, lanes: int
+    filters: int,
+    channels: int,
+    area: int,
+    shared: bool,
+    sizes: tuple[int, int],
+    form: Form | None,
+    form_maps: int,
+    lanes: int,
 ) -> LaneCosts:
-    """What the gradient of the weights costs, as a sum over `sizes` positions."""
+    """What the gradient of the weights costs, as a sum over `sizes` positions; operands as in
+    `choose_weights_remainder`."""
     positions, groups = sizes[0] * sizes[1], -(-filters // lanes)
     if form:
-        block = 0.8 * _weights_form_cost(form, filters, channels, sizes)
+        block = 0.8 * _weights_form_cost(form, filters, form_maps, sizes)
     else:
         block = positions * min(_lanes_costs(filters, channels, area, lanes, lanes, shared).values())
     return LaneCosts(block, positions * groups * ((0.65 if groups > 1 else 0.9) * channels * area + 3))
