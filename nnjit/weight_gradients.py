@@ -152,7 +152,7 @@ class WeightGradients:
             self._bind_transposed(site, summed, window, x_taps, wide == "channels", work)
             return
         x_fresh = x_taps[fresh]
-        tile = replace(choose_lanes_tile(self.filters, len(x_taps), width), column_step=window.column)
+        tile = replace(choose_lanes_tile(self.filters, len(x_taps), width, right), column_step=window.column)
         bias_tile = TileShape(tile.rows, 1, halved=tile.halved)
         views = (site.dout.view, window)
         whole = _whole_lines(summed, views)

@@ -96,7 +96,7 @@ def test_a_chosen_tile_fits(
         column_step, run_step = steps
         tile = choose_tile.__wrapped__(rows, columns, taps, column_step, run, run_step)
         in_strips = choose_strips_tile.__wrapped__(rows, columns, run, group_rows)
-        lanes_tile = choose_lanes_tile.__wrapped__(rows, run * taps, run)
+        lanes_tile = choose_lanes_tile.__wrapped__(rows, run * taps, run, column_step)
         turned = choose_transposed_tile.__wrapped__(run * taps, columns, run)
     assert 1 <= tile.rows <= rows and 1 <= tile.columns <= columns
     assert run % tile.run == 0 and (tile.column_step, tile.run_step) == steps
@@ -685,3 +685,12 @@ def test_phases_that_read_the_same_are_computed_together_with_the_same_bits(
 
 def _each_phase_alone(layer: Convolution) -> tuple[list[Any], bool]:
     return [[pair] for pair in product(layer._phases(0), layer._phases(1))], False
+
+
+def test_a_long_step_leaves_few_taps_to_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taps of the next position are no longer near."""
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "loads", lambda: 1.8)
+    tiles = [choose_lanes_tile.__wrapped__(12, 864, 3, step) for step in (1, 2, 3)]
+    near, _, far = [(tile.rows, tile.columns) for tile in tiles]
+    assert tiles[0] == tiles[1] and far[0] > near[0] and far[1] < near[1]
