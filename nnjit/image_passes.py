@@ -400,13 +400,14 @@ def by_overlap(
 def _transformed_kernels(
     site: Site, form: Form, filters: Filters, rows: int, maps: Sequence[PhaseMaps]
 ) -> tuple[list[Call], NDArray[Any]]:
-    """The calls that transform the kernels of so many `rows`, for each phase of the result those of its maps, and where
-    they leave them."""
+    """The calls that transform the kernels of so many `rows`, for each phase of the result those of its maps, none if
+    that is done beforehand, and where they leave them."""
     number, scratch = maps[0].number, site.workspace.by_thread(form.entries)
-    transformed = site.workspace.passed_on(len(maps), kernels_vectors(form, rows, number, site.lanes), site.lanes)
-    calls = []
+    shape = len(maps), kernels_vectors(form, rows, number, site.lanes), site.lanes
+    transformed = aligned_zeros(shape, site.dtype) if site.fixed else site.workspace.passed_on(*shape)
+    calls = site.preparation if site.fixed else []
     for phase, u in zip(maps, transformed, strict=True):
         where = (filters.scalars, filters.row_step, filters.map_step, phase.taps)
         operands = (form, Extent(1, rows, number, 1), *where, u, scratch)
         calls.append(Call(winograd_kernels, -(-rows // site.lanes) * number, operands, 10 * u.size))
-    return calls, transformed.reshape(-1)
+    return [] if site.fixed else calls, transformed.reshape(-1)

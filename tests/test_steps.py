@@ -17,6 +17,7 @@ from nnjit.data.dataset import Split
 from nnjit.kernels.packing import pack_rows
 from nnjit.kernels.program import Call
 from nnjit.kernels.threads import TEAM
+from nnjit.kernels.winograd import winograd_kernels
 from nnjit.metrics import Accuracy, Metric, RootMeanSquaredError
 from nnjit.network import Network
 from nnjit.optimizers import Sgd
@@ -252,15 +253,29 @@ def test_targets_of_every_form(kind: str, outputs: int, targets: Array, as_outpu
         assert results["rmse"] == pytest.approx(np.sqrt(((out - expected) ** 2).mean()), rel=1e-6)
 
 
-def test_a_prediction_puts_weights_in_order_once() -> None:
-    def packs(calls: Sequence[Call]) -> int:
-        return sum(call.kernel is pack_rows for call in calls)
+@pytest.mark.parametrize("packing", [pack_rows, winograd_kernels])
+def test_a_prediction_puts_weights_in_order_once(packing: Any) -> None:
+    """Or transforms them, for Winograd's algorithm."""
 
-    network = image_network()
-    fixed, changing = (network.bind(3, training=False, fixed=fixed) for fixed in (True, False))
+    def packs(calls: Sequence[Call]) -> int:
+        return sum(call.kernel is packing for call in calls)
+
+    network, samples = image_network(), 3
+    if packing is winograd_kernels:
+        layers = layers_of({"conv2d": {"filters": 17, "kernel": 3, "padding": "same"}})
+        network, samples = Network(layers, (16, 8, 8), np.float32, seed=1), 16
+    fixed, changing = (network.bind(samples, training=False, fixed=fixed) for fixed in (True, False))
     assert (packs(fixed.preparation), packs(fixed.forward)) == (1, 0)
     assert (packs(changing.preparation), packs(changing.forward)) == (0, 1)
-    assert packs(Prediction(network, np.uint8, PIXELS).program.calls) == 0
+    prediction = Prediction(network, np.uint8, PIXELS, samples)
+    assert packs(prediction.program.calls) == 0
+    pixels = np.random.default_rng(0).integers(0, 255, (samples, *network.shapes[0]), np.uint8)
+    x = (pixels - 100.0) / 255
+    expected = by_reference(
+        network.layers, network.layout.unpack(network.weights), x, np.zeros(changing.out.read(samples).shape)
+    ).out
+    for _ in range(2):
+        assert_allclose(prediction.run(pixels), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_predictions_come_batch_by_batch_and_equal_the_reference() -> None:
