@@ -100,7 +100,7 @@ class Convolution:
 
     @property
     def _forward_form_cost(self) -> float | None:
-        """What a block of the forward pass costs by that algorithm."""
+        """What a block of the forward pass costs by that algorithm, None for direct sums."""
         form, maps = self._forward_form, self.shape[0] * count_phases(self.kernel, self.stride)
         return form_cost(form, self.filters, maps, (self.axes[0].size, self.axes[1].size)) if form else None
 
@@ -118,7 +118,8 @@ class Convolution:
 
     @property
     def _input_form(self) -> tuple[Form | None, bool]:
-        """Likewise for the gradient to the input, and whether it goes over the tiles of the output."""
+        """The form for the gradient to the input, None for direct sums, and whether it goes over the tiles of the
+        output."""
         if self.direct:
             return None, False
         sizes, outputs = (self.shape[1], self.shape[2]), (self.axes[0].size, self.axes[1].size)
@@ -147,7 +148,7 @@ class Convolution:
 
     @property
     def _input_form_cost(self) -> float | None:
-        """Likewise what a block costs."""
+        """What a block of the gradient to the input costs by that algorithm, None for direct sums."""
         form, overlaps = self._input_form
         if form is None:
             return None
@@ -159,7 +160,7 @@ class Convolution:
 
     @property
     def _weights_form(self) -> Form | None:
-        """Likewise for the gradient to the weights."""
+        """The form for the gradient to the weights, None for direct sums."""
         if self.direct:
             return None
         sizes = (self.axes[0].size, self.axes[1].size)
@@ -264,8 +265,9 @@ class Convolution:
         )
         # First what takes most of the workspace.
         if site.dout is not None:
-            maps = self._phase_maps(self._weights_form, channels, site.x.view)
-            weights = WeightGradients(channels, self.filters, self.kernel, self.stride, self._weights_form, maps)
+            form = self._weights_form
+            maps = self._phase_maps(form, channels, site.x.view) if form else None
+            weights = WeightGradients(channels, self.filters, self.kernel, self.stride, form, maps)
             if site.out.channels_in_lanes:
                 weights.bind_channels_in_lanes(site, extent, window)
             else:
@@ -292,14 +294,12 @@ class Convolution:
         if apart:
             site.forward += remainder_sums(site, filters, [sums], window, apart)
 
-    def _phase_maps(self, form: Form | None, maps: int, x: View) -> PhaseMaps:
+    def _phase_maps(self, form: Form, maps: int, x: View) -> PhaseMaps:
         """What the phases of x by the stride are to a form of Winograd's algorithm: entry u of the kernel is entry
         u // stride of that for phase u % stride."""
         (height, width), (down, right) = self.kernel, self.stride
         phases = list(product(range(min(height, down)), range(min(width, right))))
         starts = np.array([a * x.line + b * x.column for a, b in phases], np.int64)
-        if form is None:
-            return PhaseMaps(maps, starts, np.zeros((len(phases), 0), np.int64))
         taps = [_form_taps(form, width, range(a, height, down), range(b, width, right)) for a, b in phases]
         return PhaseMaps(maps, starts, np.array(taps, np.int64))
 
@@ -383,7 +383,7 @@ class Convolution:
                 taps = [self._input_form_taps(form, *pair, line, column) for pair in pairs]
                 kernels = [PhaseMaps(self.filters, start, of_phase[None]) for of_phase in taps]
                 sizes = [(upper.positions, lower.positions) for upper, lower in pairs]
-                ends = self._input_sums(site, zeros, pairs).ends.of_blocks(0, whole)
+                ends = self._input_ends(site, zeros, pairs).of_blocks(0, whole)
                 site.backward_input += by_winograd(site, form, filters, kernels, window, ends, sizes)
         else:
             together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else max(whole, 1)
@@ -404,22 +404,25 @@ class Convolution:
         lines, columns = [-1] * (upper.first - line) + upper.taps, [-1] * (lower.first - column) + lower.taps
         return _form_taps(form, self.kernel[1], lines, columns)
 
+    def _input_ends(self, site: Site, zeros: NDArray[Any], pairs: list[tuple[Phase, Phase]]) -> Ends:
+        """Where the gradient of these phases goes, with the sizes of the first, which are the largest."""
+        assert site.dx is not None
+        dx, (upper, lower) = site.dx.view, pairs[0]
+        # Numbers of the network that come apart are no activation's.
+        y = dx if site.x.apart else site.x.view
+        reached = site.dx.extent._replace(lines=upper.positions, columns=lower.positions)
+        to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
+        return Ends(zeros, to, reached, site.dx_epilogue, made, phases=self._phases_from(pairs, dx, y))
+
     def _input_sums(self, site: Site, zeros: NDArray[Any], pairs: list[tuple[Phase, Phase]]) -> Sums:
         """What the gradient of these phases, which read the same, sums over."""
         assert site.dout is not None and site.dx is not None
-        dx, extent = site.dx.view, site.dx.extent
-        # Numbers of the network that come apart are no activation's.
-        y = dx if site.x.apart else site.x.view
-        in_lanes = site.dx.channels_in_lanes
+        in_lanes, (upper, lower) = site.dx.channels_in_lanes, pairs[0]
         dout = site.dout.scalars if in_lanes else site.dout.view
         places = site.dout.row_places(np.arange(self.filters))
-        upper, lower = pairs[0]
-        reached = extent._replace(lines=upper.positions, columns=lower.positions)
-        to, made = (_at_phases(view, upper, lower, self.stride) for view in (dx, y))
-        phases = self._phases_from(pairs, dx, y)
-        ends = Ends(zeros, to, reached, site.dx_epilogue, made, phases=phases)
+        taps = self._input_taps(dout, places, upper, lower, site.dout.row_run)
         map_taps = None if in_lanes else self._input_map_taps(dout, upper, lower)
-        return Sums(self._input_taps(dout, places, upper, lower, site.dout.row_run), ends, map_taps)
+        return Sums(taps, self._input_ends(site, zeros, pairs), map_taps)
 
     def _alike_phases(self) -> tuple[list[list[tuple[Phase, Phase]]], bool]:
         """The phases of both axes that any tap reaches, those together that read the same positions of the output's
@@ -431,7 +434,7 @@ class Convolution:
         return reached, len(reached) < len(alike)
 
     def _phases_from(self, pairs: list[tuple[Phase, Phase]], dx: View, y: View) -> Phases:
-        """Where these phases, which read the same, have their weights and places, counted from the first."""
+        """Where these phases have their weights and places, counted from the first."""
         upper, lower = pairs[0]
         down = np.array([pair[0].phase - upper.phase for pair in pairs], np.int64)
         right = np.array([pair[1].phase - lower.phase for pair in pairs], np.int64)

@@ -117,7 +117,8 @@ class Ends(NamedTuple):
     winners: NDArray[Any] | None = None
     """If the result is pooled before it is stored, which entry of its window each is."""
     phases: Phases = ONE_PHASE
-    """With direct sums it may be several results."""
+    """It may be several results. By Winograd's algorithm, which takes the weights of each from its maps, they need not
+    sum over the same."""
 
     def of_blocks(self, first: int, blocks: int) -> Ends:
         """The ends of some blocks alone, from `first` on."""
@@ -373,8 +374,8 @@ def by_winograd(
     tiling = choose_tiling(form, extent, number)
     tile = choose_winograd_tile(tiling, site.lanes)
     scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.rows))
-    places = np.hstack([ends.phases.places, np.array(sizes or [extent[2:]], np.int64)])
-    result = (ends.bias, ends.out, places, ends.epilogue, ends.y, _winners(site, ends))
+    phases = np.hstack([ends.phases.places, np.array(sizes or [extent[2:]], np.int64)])
+    result = (ends.bias, ends.out, phases, ends.epilogue, ends.y, _winners(site, ends))
     operands = (form, tile, tiling, u, x, maps[0].starts, *result, scratch)
     work = form.work(math.prod(extent) * len(maps) * number * site.lanes)
     return [*packing, Call(winograd, tiling.blocks * tiling.groups, operands, work)]
@@ -405,9 +406,12 @@ def _transformed_kernels(
     number, scratch = maps[0].number, site.workspace.by_thread(form.entries)
     shape = len(maps), kernels_vectors(form, rows, number, site.lanes), site.lanes
     transformed = aligned_zeros(shape, site.dtype) if site.fixed else site.workspace.passed_on(*shape)
-    calls = site.preparation if site.fixed else []
+    calls = []
     for phase, u in zip(maps, transformed, strict=True):
         where = (filters.scalars, filters.row_step, filters.map_step, phase.taps)
         operands = (form, Extent(1, rows, number, 1), *where, u, scratch)
         calls.append(Call(winograd_kernels, -(-rows // site.lanes) * number, operands, 10 * u.size))
-    return [] if site.fixed else calls, transformed.reshape(-1)
+    if not site.fixed:
+        return calls, transformed.reshape(-1)
+    site.preparation += calls
+    return [], transformed.reshape(-1)

@@ -62,7 +62,7 @@ class WeightGradients:
     stride: tuple[int, int]
     form: Form | None
     """Of Winograd's algorithm, None for direct sums."""
-    maps: PhaseMaps
+    maps: PhaseMaps | None
     """The channels as that algorithm takes them."""
 
     def bind(self, site: Site, summed: Extent, window: View, work: int) -> None:
@@ -70,12 +70,12 @@ class WeightGradients:
         that an output position's first tap reads."""
         sizes, area = (summed.lines, summed.columns), self.kernel[0] * self.kernel[1]
         maps = self.filters, self.channels, area, self._shared
-        form_maps = self.maps.number
+        form_maps = self.maps.number if self.maps else 0
         remainder = choose_weights_remainder(site.batch_size, site.lanes, *maps, sizes, self.form, form_maps)
         whole = summed._replace(blocks=summed.blocks - (remainder > 0))
         share = work * remainder // site.batch_size
-        if whole.blocks and self.form:
-            self._bind_winograd(site, self.form, whole, window)
+        if whole.blocks and self.form and self.maps:
+            self._bind_winograd(site, self.form, self.maps, whole, window)
         elif whole.blocks:
             self._bind_direct(site, whole, window, work - share)
         if remainder:
@@ -211,10 +211,10 @@ class WeightGradients:
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)
 
-    def _bind_winograd(self, site: Site, form: Form, summed: Extent, window: View) -> None:
+    def _bind_winograd(self, site: Site, form: Form, maps: PhaseMaps, summed: Extent, window: View) -> None:
         """Likewise by Winograd's algorithm."""
         assert site.dout is not None
-        channels, starts, taps = self.maps.number, self.maps.starts, self.maps.taps
+        channels, starts, taps = maps.number, maps.starts, maps.taps
         lanes, groups = site.lanes, -(-self.filters // site.lanes)
         tiling = choose_weights_tiling(choose_tiling(form, summed, channels))
         tile = choose_transposed_tile(channels, groups, 1)

@@ -193,7 +193,7 @@ def test_a_fused_activation_and_one_of_its_own_give_the_same_bits() -> None:
 def test_a_fused_pooling_and_one_of_its_own_give_the_same_bits(
     filters: int, kernel: int, shape: Shape, activation: str
 ) -> None:
-    """By direct sums, whose last tile of rows starts earlier, those map by map, and by both forms of
+    """By direct sums, whose last tile of rows starts earlier, those map by map, and by two forms of
     Winograd's algorithm, whose last tiles are cut off."""
     conv2d = {"conv2d": {"filters": filters, "kernel": kernel, "padding": "same"}}
     layers = layers_of(*filter(None, (conv2d, activation, {"max_pool": 2})))

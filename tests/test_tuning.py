@@ -372,7 +372,7 @@ def test_a_form_holds_what_a_kernel_meets_of_each_phase() -> None:
 
 
 def test_many_maps_have_fewer_tiles_to_share_a_kernel_and_cost_more_for_each() -> None:
-    """512 maps 4.6 times as much as 128 where kernels stay near, and far more where they do not."""
+    """512 maps four times as much as 128 where kernels stay near, five times where they do not."""
     few, many = (form_cost(FORMS[3], 4, maps, (4, 4)) for maps in (128, 512))
     assert many / few == pytest.approx(4, rel=0.05)
     few, many = (form_cost(FORMS[3], 128, maps, (16, 16)) for maps in (128, 512))

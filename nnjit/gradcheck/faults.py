@@ -55,7 +55,10 @@ def unrotated_kernel(probe: Probe) -> bool:
     def unrotate(call: Call) -> Call | None:
         if call.kernel is winograd_kernels:
             *before, taps, transformed, scratch = call.arguments
-            return call._replace(arguments=(*before, taps[:, ::-1].copy(), transformed, scratch))
+            turned = taps.copy()
+            for phase in turned:
+                phase[phase >= 0] = phase[phase >= 0][::-1]
+            return call._replace(arguments=(*before, turned, transformed, scratch))
         if call.kernel is not pack_rows:
             return None
         *before, row_step, spans, packed = call.arguments

@@ -7,10 +7,10 @@ what `contract` does as well; the transforms are additions of vectors. The gradi
 kernel rotated over the padded gradient of the output. The gradient to the weights has a file of its own.
 
 A stride leaves tiles less to share. But each phase of the input by the stride meets entries of the kernel of its own,
-one position after the other: as a map by itself it has a stride of 1 and a kernel of half the size. So a 5x5 kernel
-with a stride of 2 takes 144 products instead of 400 (from 32 maps of 24x24 to 64 on one core 588 instead of 970 us).
-Likewise the phases of the gradient to the input each have a kernel over the gradient of the output, whose transformed
-tiles serve all of them (for that layer 651 us, 788 where each phase transformed its own; direct sums 999).
+one position after the other: as a map by itself it has a stride of 1 and a kernel as many times smaller. So a 5x5
+kernel with a stride of 2 takes 144 products instead of 400 (from 32 maps of 24x24 to 64 on one core 588 instead of 970
+us). Likewise the phases of the gradient to the input each have a kernel over the gradient of the output, whose
+transformed tiles serve all of them (for that layer 651 us, 788 where each phase transformed its own; direct sums 999).
 
 Planes of vectors lie an odd number of vectors apart: a multiple of 4 KiB apart they share a few lines of the first
 cache (76 instead of 660 GFLOP/s in a trial).
@@ -188,12 +188,12 @@ def pool_tile(form, tiling, memory, corner, lines, columns, out, out_first, winn
 
 
 @kernel
-def winograd(task, thread, form, tile, tiling, u, x, starts, bias, out, ends, epilogue, y, winners, scratch):
+def winograd(task, thread, form, tile, tiling, u, x, starts, bias, out, phases, epilogue, y, winners, scratch):
     """out[q, n, f, i, j] = epilogue(bias[f] + sum over k, a, b of g[q, f, k, a, b] * x[n, k, i + a, j + b], y[q, n, f,
     i, j]) for each phase q of the output
 
     u (scalars,): the transformed kernels as `winograd_kernels` writes them for each of these phases
-    ends (phases, 4): how far out and y of each lie from those of the first, and its lines and columns
+    phases (Q, 4): how far out and y of each lie from those of the first, and its lines and columns
     x View (N, K / P, H, W), with starts (P,) where each of the phases lies that are maps of their own; it may be read
     where its tiles lie: as far as whole tiles reach and form.taps - 1 lines and columns further
     bias (F,)  out, y View (N, F, I, J), out fully overwritten
@@ -210,13 +210,13 @@ def winograd(task, thread, form, tile, tiling, u, x, starts, bias, out, ends, ep
     plane, products, product_plane, corner = scratch_layout(form, tiling, tile.rows)
     x_first = x.start + block * x.block
     transform_inputs(form, tiling, 0, tiling.maps, x, starts, x_first, first_tile, tiles, memory, plane, corner)
-    for phase in range(len(ends)):
+    for phase in range(len(phases)):
         for row in range(0, tiling.rows, tile.rows):
             multiply_entries(form, tile, tiling, u, phase, row, tiles, memory, plane, products, product_plane)
             for r in range(min(tile.rows, tiling.rows - row)):
                 offset = full(memory, bias[row + r])
-                out_map = out.start + ends[phase, 0] + block * out.block + (row + r) * out.row
-                y_map = y.start + ends[phase, 1] + block * y.block + (row + r) * y.row
+                out_map = out.start + phases[phase, 0] + block * out.block + (row + r) * out.row
+                y_map = y.start + phases[phase, 1] + block * y.block + (row + r) * y.row
                 for t in range(tiles):
                     at = products + r * tiling.group + t
                     for a in range(form.points):
@@ -227,8 +227,8 @@ def winograd(task, thread, form, tile, tiling, u, x, starts, bias, out, ends, ep
                         store_run(memory, at, 1, transform_output(form, memory, at, 1))
                     line = form.outputs * ((first_tile + t) // tiling.across)
                     column = form.outputs * ((first_tile + t) % tiling.across)
-                    lines = min(form.outputs, ends[phase, 2] - line)
-                    columns = min(form.outputs, ends[phase, 3] - column)
+                    lines = min(form.outputs, phases[phase, 2] - line)
+                    columns = min(form.outputs, phases[phase, 3] - column)
                     if len(winners) > 0:
                         for i in range(lines):
                             for j in range(columns):

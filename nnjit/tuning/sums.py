@@ -105,12 +105,13 @@ NEAR_PARTS_BYTES = 1_200_000
 """What more than two parts of `winograd_weights` may take together, so that a second cache of 2 MiB holds them while
 they are added up."""
 MOST_GROUPS_PARTS = 4
-"""Its parts, each of which has four times as many numbers as there are weights, or 2.6 times for 5x5."""
+"""Its parts, each of which has more numbers than there are weights: 9 times as many for 2x2 kernels, 4 for 3x3, 1.3 for
+7x7, 5.8 for 5x5 with a stride of 2."""
 
 
 def choose_groups_cut(groups: int, part_bytes: int) -> Cut:
-    """How the sum over `groups` groups of tiles is cut, where a part takes `part_bytes`: 36 numbers for the 9 weights
-    of a 3x3 kernel, or 64 for the 25 of a 5x5 kernel.
+    """How the sum over `groups` groups of tiles is cut, where a part takes `part_bytes`: for example 36 numbers for
+    the 9 weights of a 3x3 kernel.
 
     Measured on one core, 128 maps of 8x8: adding up two parts takes 0.4 ms, four 0.8 ms.
     """
