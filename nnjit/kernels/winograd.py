@@ -87,9 +87,11 @@ def transform_inputs(form, tiling, first_map, last_map, x, starts, first, first_
     """
     size = form.points
     for k in range(first_map, last_map):
+        # Out here, since the compiler leaves divisions inside.
+        this_map, next_map = first + map_corner(x, starts, k), first + map_corner(x, starts, k + 1)
         for t in range(tiles):
-            tile_first = first + tile_corner(form, tiling, x, first_tile + t)
-            at, ahead = tile_first + map_corner(x, starts, k), tile_first + map_corner(x, starts, k + 1)
+            corner_of_tile = tile_corner(form, tiling, x, first_tile + t)
+            at, ahead = this_map + corner_of_tile, next_map + corner_of_tile
             prefetch_window(x, ahead + (form.taps - 1) * x.column, size, form.outputs)
             for a in range(size):
                 values = transform_input(form, x.vectors, at + a * x.line, x.column)
@@ -142,9 +144,10 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, taps, u,
     plane = kernels_plane(extent.rows, extent.lines, lanes)
     size = form.points
     area = form.taps * form.taps
+    phase = map_ % len(taps)
     first = group * lanes * row_step + map_ // len(taps) * map_step
     for tap in range(area):
-        place, source = tap // form.taps * size + tap % form.taps, taps[map_ % len(taps), tap]
+        place, source = tap // form.taps * size + tap % form.taps, taps[phase, tap]
         if source < 0:
             store(memory, place, full(memory, 0.0))
         else:

@@ -189,10 +189,11 @@ def winograd_weights_back(task, form, parts, places, phases, taps, dw):
             store_run(m, b, form.points, transform_weights(form, m, b, form.points))
         for i in range(form.taps):
             store_run(m, form.points * i, 1, transform_weights(form, m, form.points * i, 1))
-        for lane in range(lanes):
-            if places[v, lane] >= 0:
-                for i in range(form.taps):
-                    for j in range(form.taps):
-                        tap = taps[phases[v], form.taps * i + j]
-                        if tap >= 0:
-                            dw[places[v, lane] + tap] = m[form.points * i + j, lane]
+        for i in range(form.taps):
+            for j in range(form.taps):
+                tap = taps[phases[v], form.taps * i + j]
+                if tap < 0:
+                    continue
+                for lane in range(lanes):
+                    if places[v, lane] >= 0:
+                        dw[places[v, lane] + tap] = m[form.points * i + j, lane]
