@@ -178,14 +178,12 @@ class Convolution:
     def lane_costs(self, lanes: int, training: bool, to_input: bool) -> LaneCosts:
         """What samples or channels in lanes cost, forwards or in training, with or without the gradient to the
         input."""
-        channels, area = self.shape[0], self.kernel[0] * self.kernel[1]
-        sizes = self.axes[0].size, self.axes[1].size
+        channels, sizes = self.shape[0], (self.axes[0].size, self.axes[1].size)
         costs = image_lane_costs(self.filters, channels, self._products, sizes, self._forward_form_cost, lanes)
         if not training:
             return costs
-        shared = self.kernel[0] > self.stride[0] or self.kernel[1] > self.stride[1]
-        form, form_maps = self._weights_form, channels * count_phases(self.kernel, self.stride)
-        costs += weights_lane_costs(self.filters, channels, area, shared, sizes, form, form_maps, lanes)
+        of = self.filters, channels, self.kernel, self.stride
+        costs += weights_lane_costs(lanes, *of, sizes, self._weights_form)
         if to_input:
             sizes = self.shape[1], self.shape[2]
             costs += image_lane_costs(channels, self.filters, self._products, sizes, self._input_form_cost, lanes)

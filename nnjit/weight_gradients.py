@@ -35,7 +35,7 @@ from nnjit.kernels.winograd_weights import (
 )
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site
-from nnjit.tuning.algorithms import choose_lanes, choose_weights_remainder
+from nnjit.tuning.algorithms import choose_lanes, choose_weights_remainder, taps_share
 from nnjit.tuning.contraction_remainder import choose_remainder_share
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
@@ -68,10 +68,9 @@ class WeightGradients:
     def bind(self, site: Site, summed: Extent, window: View, work: int) -> None:
         """Record the calls; `summed`: the positions of the output that are summed over, `window`: where the input lies
         that an output position's first tap reads."""
-        sizes, area = (summed.lines, summed.columns), self.kernel[0] * self.kernel[1]
-        maps = self.filters, self.channels, area, self._shared
-        form_maps = self.maps.number if self.maps else 0
-        remainder = choose_weights_remainder(site.batch_size, site.lanes, *maps, sizes, self.form, form_maps)
+        of = self.filters, self.channels, self.kernel, self.stride
+        sizes = summed.lines, summed.columns
+        remainder = choose_weights_remainder(site.batch_size, site.lanes, *of, sizes, self.form)
         whole = summed._replace(blocks=summed.blocks - (remainder > 0))
         share = work * remainder // site.batch_size
         if whole.blocks and self.form and self.maps:
@@ -100,11 +99,6 @@ class WeightGradients:
         work = extent.blocks * extent.lines * extent.columns * (groups * len(x_taps) + 2 * groups) * site.lanes
         tasks = panels * -(-tap_tiles // share)
         site.backward_parameters.append(Call(contract_channels_weights, tasks, operands, work))
-
-    @property
-    def _shared(self) -> bool:
-        """Whether several weights meet the same entries of the input."""
-        return self.kernel[0] > self.stride[0] or self.kernel[1] > self.stride[1]
 
     def _taps(self, site: Site, window: View) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Where the entries of the input that each weight meets lie from those of the first one, and which of them read
@@ -147,7 +141,8 @@ class WeightGradients:
         (height, width), (_, right) = self.kernel, self.stride
         x_taps, fresh = self._taps(site, window)
         samples = min(summed.blocks * site.lanes, site.batch_size)
-        wide = choose_lanes(self.filters, self.channels, height * width, samples, site.lanes, self._shared)
+        shared = taps_share(self.kernel, self.stride)
+        wide = choose_lanes(self.filters, self.channels, height * width, samples, site.lanes, shared)
         if wide != "samples":
             self._bind_transposed(site, summed, window, x_taps, wide == "channels", work)
             return

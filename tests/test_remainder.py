@@ -297,12 +297,12 @@ SIZES = st.integers(1, 130)
 @given(samples=st.integers(1, 40), rows=SIZES, maps=SIZES, met=st.integers(1, 20_000), written=st.integers(1, 2_000))
 def test_what_is_taken_apart_are_the_last_samples(samples: int, rows: int, maps: int, met: int, written: int) -> None:
     for width in (8, 16):
-        sizes = rows, 9 * maps, met, (maps * written, written)
+        sizes, by_3x3 = (rows, 9 * maps, met, (maps * written, written)), ((3, 3), (1, 1))
         chosen = [
             choose_remainder(samples, width, *sizes, None),
             choose_remainder(samples, width, *sizes, form_cost(FORMS[3], rows, maps, (4, written))),
-            choose_weights_remainder(samples, width, rows, maps, 9, True, (4, written), None, maps),
-            choose_weights_remainder(samples, width, rows, maps, 9, True, (4, written), FORMS[3], maps),
+            choose_weights_remainder(samples, width, rows, maps, *by_3x3, (4, written), None),
+            choose_weights_remainder(samples, width, rows, maps, *by_3x3, (4, written), FORMS[3]),
         ]
         assert set(chosen) <= {0, samples % width}
 
@@ -316,8 +316,9 @@ def test_few_samples_are_taken_apart_where_that_costs_less() -> None:
     assert taken == {"lenet5": [1, 5, 1, 0, 10], "to the input": [0, 0, 0, 0, 0]}
     winograd = 128, 1_152, 61_952, (10_368, 64), form_cost(FORMS[3], 128, 128, (8, 8))
     assert [choose_remainder(n, 16, *winograd) for n in (1, 5, 8, 17, 32)] == [1, 5, 0, 1, 0]
-    assert [choose_weights_remainder(n, 16, 16, 6, 25, True, (10, 10), None, 6) for n in (1, 18, 25)] == [1, 2, 0]
-    assert [choose_weights_remainder(n, 16, 1, 32, 25, True, (21, 21), None, 32) for n in (1, 17)] == [0, 0]
+    by_5x5 = (5, 5), (1, 1)
+    assert [choose_weights_remainder(n, 16, 16, 6, *by_5x5, (10, 10), None) for n in (1, 18, 25)] == [1, 2, 0]
+    assert [choose_weights_remainder(n, 16, 1, 32, *by_5x5, (21, 21), None) for n in (1, 17)] == [0, 0]
 
 
 @given(

@@ -65,8 +65,8 @@ class Conv2d(Layer):
     bias: bool = True
     """Whether a bias is added to each map."""
     algorithm: Literal["auto", "direct"] = "auto"
-    """auto: Winograd's algorithm where it is faster (kernels from 2x2 to 7x7, with a stride up to as many steps), which
-    in float32 errs by some millionths of the largest output; direct: never."""
+    """auto: Winograd's algorithm where it is faster (kernels from 2x2 to 7x7, with a stride of 2 from 3x3 to 14x14 and
+    so on), which in float32 errs by some millionths of the largest output; direct: never."""
     weight_init: Initializer = HeNormal()
     """How the weights start."""
     bias_init: Initializer = Zeros()

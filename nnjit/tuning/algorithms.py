@@ -229,6 +229,11 @@ def choose_bands(rows: int, maps: int, kernel: tuple[int, int], columns: int, ne
 # What stands in the lanes of direct sums.
 
 
+def taps_share(kernel: tuple[int, int], stride: tuple[int, int]) -> bool:
+    """Whether several taps read the same entries of an image."""
+    return kernel[0] > stride[0] or kernel[1] > stride[1]
+
+
 def choose_lanes(
     filters: int, channels: int, area: int, samples: int, lanes: int, shared: bool
 ) -> Literal["samples", "filters", "channels"]:
@@ -310,25 +315,26 @@ def choose_weights_remainder(
     lanes: int,
     filters: int,
     channels: int,
-    area: int,
-    shared: bool,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
     sizes: tuple[int, int],
     form: Form | None,
-    form_maps: int,
 ) -> int:
     """How many of the last of `samples` samples the gradient to the weights, a sum over `sizes` positions, leaves to
     `contract_remainder_weights`: those that do not fill a block, or 0 if a block costs less, with Winograd's algorithm
-    in a `form`, which takes so many maps, or with direct sums.
+    in a `form` or with direct sums.
 
     The unit of cost is a cycle, as in `choose_lanes`. Measured on one core over 18 layers, the remainder of one sample
     took 0.25 to 0.7 of the time of a block, of two samples 0.45 to 0.9, where this chooses it.
     """
+    area, positions = kernel[0] * kernel[1], sizes[0] * sizes[1]
     remainder, groups, taps = samples % lanes, -(-filters // lanes), channels * area
-    positions = sizes[0] * sizes[1]
     if form:
         present = -(-remainder // SAMPLES) * SAMPLES
-        block = 0.8 * _weights_form_cost(form, filters, form_maps, sizes, present / lanes)
+        maps = channels * count_phases(kernel, stride)
+        block = 0.8 * _weights_form_cost(form, filters, maps, sizes, present / lanes)
     else:
+        shared = taps_share(kernel, stride)
         block = positions * min(_lanes_costs(filters, channels, area, remainder, lanes, shared).values())
     apart = remainder * positions * groups * (0.8 * taps + 25) + 2 * groups * lanes * taps
     return remainder if LEAST_GAIN * apart < block else 0
@@ -363,21 +369,20 @@ def image_lane_costs(
 
 
 def weights_lane_costs(
+    lanes: int,
     filters: int,
     channels: int,
-    area: int,
-    shared: bool,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
     sizes: tuple[int, int],
     form: Form | None,
-    form_maps: int,
-    lanes: int,
 ) -> LaneCosts:
-    """What the gradient of the weights costs, as a sum over `sizes` positions; operands as in
-    `choose_weights_remainder`."""
-    positions, groups = sizes[0] * sizes[1], -(-filters // lanes)
+    """What the gradient of the weights costs, as a sum over `sizes` positions."""
+    area, positions, groups = kernel[0] * kernel[1], sizes[0] * sizes[1], -(-filters // lanes)
     if form:
-        block = 0.8 * _weights_form_cost(form, filters, form_maps, sizes)
+        block = 0.8 * _weights_form_cost(form, filters, channels * count_phases(kernel, stride), sizes)
     else:
+        shared = taps_share(kernel, stride)
         block = positions * min(_lanes_costs(filters, channels, area, lanes, lanes, shared).values())
     return LaneCosts(block, positions * groups * ((0.65 if groups > 1 else 0.9) * channels * area + 3))
 
