@@ -276,7 +276,7 @@ class Convolution:
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
         if site.out.channels_in_lanes:
             sums = Sums(self._forward_taps(x, places, extent, site.x.row_run), ends)
-            site.forward += channel_sums(site, filters, sums, self.filters, window)
+            site.forward += channel_sums(site, filters, [sums], self.filters, window)
             return
         map_taps = self._forward_map_taps(x, extent) if self._by_maps and site.winners is None else None
         sums = Sums(self._forward_taps(x, places, extent), ends, map_taps)
@@ -288,7 +288,7 @@ class Convolution:
                 maps = self._phase_maps(form, channels, site.x.view)
                 site.forward += by_winograd(site, form, filters, [maps], window, ends)
             else:
-                site.forward += direct_sums(site, filters, sums._replace(ends=ends), window)
+                site.forward += direct_sums(site, filters, [sums._replace(ends=ends)], window)
         if apart:
             site.forward += remainder_sums(site, filters, [sums], window, apart)
 
@@ -353,14 +353,13 @@ class Convolution:
         dout, dx = site.dout.view, site.dx.view
         filters = Filters(site.parameters["weight"], area, channels * area)
         alike, unreached = self._alike_phases()
+        sums = [self._input_sums(site, zeros, pairs) for pairs in alike]
         if site.dx.channels_in_lanes:
             if unreached:
                 site.backward_input.append(zeros_call(site.dx, 0, site.dx.blocks))
-            for pairs in alike:
-                part = self._input_sums(site, zeros, pairs)
-                site.backward_input += channel_sums(site, filters, part, channels, site.dout.scalars)
+            if sums:
+                site.backward_input += channel_sums(site, filters, sums, channels, site.dout.scalars)
             return
-        sums = [self._input_sums(site, zeros, pairs) for pairs in alike]
         form, overlaps = self._input_form
         # Over the tiles of the output the gradient has no zeros round it, which sums would read.
         apart = 0 if overlaps or not sums else self._input_takes_apart(site.batch_size, site.lanes)
@@ -383,15 +382,13 @@ class Convolution:
                 sizes = [(upper.positions, lower.positions) for upper, lower in pairs]
                 ends = self._input_ends(site, zeros, pairs).of_blocks(0, whole)
                 site.backward_input += by_winograd(site, form, filters, kernels, window, ends, sizes)
-        else:
-            together = choose_blocks(dout.row * self.filters) if len(alike) > 1 else max(whole, 1)
-            for first in range(0, whole, together):
-                some = min(together, whole - first)
-                if unreached:
-                    site.backward_input.append(zeros_call(site.dx, first, some))
-                d = dout._replace(start=dout.start + first * dout.block)
-                for part in sums:
-                    site.backward_input += direct_sums(site, filters, part.of_blocks(first, some), d)
+        elif whole and not sums:
+            site.backward_input.append(zeros_call(site.dx, 0, whole))
+        elif whole:
+            parts = [part.of_blocks(0, whole) for part in sums]
+            together = choose_blocks(dout.row * self.filters) if len(sums) > 1 else whole
+            cleared = site.dx if unreached else None
+            site.backward_input += direct_sums(site, filters, parts, dout, together, cleared)
         if apart:
             if unreached:
                 site.backward_input.append(zeros_call(site.dx, whole, 1))

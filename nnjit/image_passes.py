@@ -6,32 +6,39 @@ What an output sums over is data (`Taps`), so that one pass is like another; `co
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnjit.buffers import Buffer
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.contraction import Extent, View, Weights, contract, contract_pooled, line_pair_vectors
 from nnjit.kernels.contraction_bands import band_vectors, contract_bands
 from nnjit.kernels.contraction_channels import channels_vectors, contract_channels
 from nnjit.kernels.contraction_packed import contract_packed, packed_tasks, packed_vectors
 from nnjit.kernels.contraction_remainder import contract_remainder, remainder_vectors
-from nnjit.kernels.packing import pack_rows, spans_of
+from nnjit.kernels.packing import pack_rows, packing_work, spans_of
 from nnjit.kernels.program import Call
 from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.parameters import aligned_zeros
-from nnjit.site import Site, apart_call
+from nnjit.site import Site, apart_call, zeros_call
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
-from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles, last_packed_tile
+from nnjit.tuning.contraction_packed import (
+    choose_packed_shares,
+    choose_packed_tile,
+    choose_packed_tiles,
+    last_packed_tile,
+)
 from nnjit.tuning.contraction_remainder import choose_remainder_tile, last_remainder_tile
 from nnjit.tuning.lines import last_tile, used_by_tiles
+from nnjit.tuning.packing import choose_packing_shares
 from nnjit.tuning.winograd import choose_row_shares, choose_tiling, choose_winograd_tile
 
 
@@ -143,17 +150,59 @@ class Sums(NamedTuple):
         return self._replace(ends=self.ends.of_blocks(first, blocks))
 
 
-def direct_sums(site: Site, filters: Filters, sums: Sums, x: View) -> list[Call]:
-    """The calls for those sums: the weights are put in the order in which a tile reads them, then contracted."""
+class Order(NamedTuple):
+    """The order in which a contraction reads its weights: those of each tile of rows, tap by tap."""
+
+    taps: NDArray[np.int64]
+    """(K,): where the scalars of a row lie."""
+    phases: Phases
+    of_tile: int
+    """Rows of a tile."""
+
+    def shape(self, rows: int) -> tuple[int, int, int]:
+        """(phases * row tiles, K, rows of a tile), that of the weights in order."""
+        return len(self.phases.weights) * -(-rows // self.of_tile), len(self.taps), self.of_tile
+
+
+Contraction = Callable[[NDArray[Any], Ends, View], Call]
+"""The call for sums whose weights are in order, from where an image starts to those ends."""
+
+
+def direct_sums(
+    site: Site,
+    filters: Filters,
+    sums: Sequence[Sums],
+    x: View,
+    together: int = 0,
+    cleared: Buffer | None = None,
+) -> list[Call]:
+    """The calls for sums that read the same image: their weights are put in the order in which tiles read them, then
+    contracted, for all sums over so many blocks `together` before the next ones (0: all). What is `cleared` gets zeros
+    first, of the same blocks."""
+    blocks, rows = sums[0].ends.extent.blocks, sums[0].ends.extent.rows
+    orders, contractions = zip(*(_contraction(site, part, x) for part in sums), strict=True)
+    calls, packed = _packed_rows(site, filters, orders, rows)
+    together = together or blocks
+    for first in range(0, blocks, together):
+        some = min(together, blocks - first)
+        image = x._replace(start=x.start + first * x.block)
+        if cleared is not None:
+            calls.append(zeros_call(cleared, first, some))
+        for part, contraction, weights in zip(sums, contractions, packed, strict=True):
+            calls.append(contraction(weights, part.ends.of_blocks(first, some), image))
+    return calls
+
+
+def _contraction(site: Site, sums: Sums, x: View) -> tuple[Order, Contraction]:
+    """How those sums are computed, and the order of the weights for it."""
     passed, ends, _ = sums
-    work = math.prod(ends.extent) * len(ends.phases.weights) * len(passed.x) * site.lanes
     if sums.map_taps is not None:
-        return _by_bands(site, filters, sums.map_taps, x, ends, work)
+        return _by_bands(site, sums.map_taps, ends)
     taps, extent = len(passed.x), ends.extent
     if passed.once and ends.winners is None:
-        lines = _as_one_line(extent, x, ends)
-        if packed_tile := choose_packed_tile(extent.rows, lines[0].columns, taps, len(ends.phases.weights)):
-            return _packed_contraction(site, filters, passed, packed_tile, *lines, work)
+        columns = _as_one_line(extent, x, ends)[0].columns
+        if packed_tile := choose_packed_tile(extent.rows, columns, taps, len(ends.phases.weights)):
+            return _packed_contraction(site, passed, packed_tile, ends.phases)
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     tile = choose_tile(
         extent.rows,
@@ -171,17 +220,26 @@ def direct_sums(site: Site, filters: Filters, sums: Sums, x: View) -> list[Call]
     tile = replace(tile, result_fetches=ends.winners is None)
     if tile.halved:
         used = tuple(span for span in used for _ in range(2))
-    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
     last = last_tile(tile, extent.columns * tile.units)
-    columns = np.array(used_by_tiles(used, tile.columns), np.int64)
-    weights = Weights(packed.reshape(-1), passed.group, passed.lines, columns)
-    arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
-    tasks = len(packed) * extent.lines * extent.blocks
-    if ends.winners is None:
-        return [*calls, Call(contract, tasks, (tile, last, extent, ends.phases.places, *arguments, ends.y), work)]
-    scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
-    operands = (tile, last, extent, *arguments, ends.winners, scratch)
-    return [*calls, Call(contract_pooled, tasks // 2, operands, work)]
+    columns_used = np.array(used_by_tiles(used, tile.columns), np.int64)
+
+    def contraction(packed: NDArray[Any], ends: Ends, x: View) -> Call:
+        weights = Weights(packed.reshape(-1), passed.group, passed.lines, columns_used)
+        arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
+        extent, work = ends.extent, _work(site, ends, taps)
+        tasks = len(packed) * extent.lines * extent.blocks
+        if ends.winners is None:
+            return Call(contract, tasks, (tile, last, extent, ends.phases.places, *arguments, ends.y), work)
+        scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
+        operands = (tile, last, extent, *arguments, ends.winners, scratch)
+        return Call(contract_pooled, tasks // 2, operands, work)
+
+    return Order(passed.w, ends.phases, tile.rows), contraction
+
+
+def _work(site: Site, ends: Ends, taps: int) -> int:
+    """The multiply-adds of sums over so many taps to those ends."""
+    return math.prod(ends.extent) * len(ends.phases.weights) * taps * site.lanes
 
 
 def _line_vectors(taps: NDArray[np.int64], step: int, columns: int) -> int:
@@ -193,89 +251,102 @@ def _line_vectors(taps: NDArray[np.int64], step: int, columns: int) -> int:
     return columns + int(fresh.sum()) if len(taps) else 0
 
 
-def _packed_contraction(
-    site: Site, filters: Filters, passed: Taps, tile: TileShape, extent: Extent, x: View, ends: Ends, work: int
-) -> list[Call]:
+def _packed_contraction(site: Site, passed: Taps, tile: TileShape, phases: Phases) -> tuple[Order, Contraction]:
     """The same where each vector of the image is read by one position of the output."""
     taps = len(passed.x)
-    column_tiles = -(-extent.columns // tile.columns)
-    tiles = choose_packed_tiles(tile, taps, column_tiles, extent.blocks * extent.lines)
-    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.rows, extent.rows)
-    scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
-    images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
-    last = last_packed_tile(tile, extent.columns)
-    operands = (tile, last, extent, ends.phases.places, tiles, packed.reshape(-1), *images, scratch)
-    return [*calls, Call(contract_packed, packed_tasks(tile, extent, tiles), operands, work)]
+
+    def contraction(packed: NDArray[Any], ends: Ends, x: View) -> Call:
+        work = _work(site, ends, taps)
+        extent, x, ends = _as_one_line(ends.extent, x, ends)
+        tiles = choose_packed_tiles(tile, taps, -(-extent.columns // tile.columns), extent.blocks * extent.lines)
+        scratch = site.workspace.by_thread(packed_vectors(tile, taps, tiles))
+        images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
+        last = last_packed_tile(tile, extent.columns)
+        shares = choose_packed_shares(packed_tasks(tile, extent, tiles, 1), len(packed))
+        operands = (tile, last, extent, ends.phases.places, tiles, shares, packed.reshape(-1), *images, scratch)
+        return Call(contract_packed, packed_tasks(tile, extent, tiles, shares), operands, work)
+
+    return Order(passed.w, phases, tile.rows), contraction
 
 
 def remainder_sums(site: Site, filters: Filters, sums: Sequence[Sums], x: View, samples: int) -> list[Call]:
     """The sums for the last block, of which only `samples` lanes hold a sample: those are taken out of the lanes first,
     and put back into them."""
-    last = sums[0].ends.extent.blocks - 1
+    last, rows = sums[0].ends.extent.blocks - 1, sums[0].ends.extent.rows
     taking, image = apart_call(site, x._replace(start=x.start + last * x.block), samples)
-    calls = [taking]
-    for part in sums:
-        calls += _remainder_contraction(site, filters, part.of_blocks(last, 1), image, samples)
+    parts = [part.of_blocks(last, 1) for part in sums]
+    in_lanes = [_rows_in_lanes(site, part, rows, image, whole=False) for part in parts]
+    packing, packed = _packed_rows(site, filters, [each.order for each in in_lanes], rows)
+    calls = [taking, *packing]
+    for part, each, weights in zip(parts, in_lanes, packed, strict=True):
+        each = each.of_samples(samples)
+        vectors = remainder_vectors(each.tile, part.ends.extent, each.lines)
+        operands = each.operands(site, part, weights, image, vectors)
+        calls.append(Call(contract_remainder, each.tasks(weights), operands, samples * each.work(weights)))
     return calls
 
 
-def _remainder_contraction(site: Site, filters: Filters, sums: Sums, x: View, samples: int) -> list[Call]:
-    """Likewise, once the samples are apart."""
-    calls, rows = _rows_in_lanes(site, filters, sums, sums.ends.extent.rows, x, whole=False)
-    rows = rows._replace(tile=replace(rows.tile, samples=samples))
-    if rows.last is not None:
-        rows = rows._replace(last=replace(rows.last, samples=samples))
-    vectors = remainder_vectors(rows.tile, sums.ends.extent, rows.lines)
-    operands = rows.operands(site, sums, x, vectors)
-    return [*calls, Call(contract_remainder, rows.tasks, operands, samples * rows.work)]
-
-
-def channel_sums(site: Site, filters: Filters, sums: Sums, rows: int, x: View) -> list[Call]:
+def channel_sums(site: Site, filters: Filters, sums: Sequence[Sums], rows: int, x: View) -> list[Call]:
     """The sums for `rows` channels of images that have those in lanes, as x has, whose view is of scalars."""
-    extent = sums.ends.extent
-    calls, packed = _rows_in_lanes(site, filters, sums, rows, x, whole=True)
-    vectors = channels_vectors(packed.tile, extent, packed.lines if packed.lines > 1 else 0)
-    operands = packed.operands(site, sums, x, vectors)
-    return [*calls, Call(contract_channels, packed.tasks * extent.blocks, operands, extent.blocks * packed.work)]
+    in_lanes = [_rows_in_lanes(site, part, rows, x, whole=True) for part in sums]
+    calls, packed = _packed_rows(site, filters, [each.order for each in in_lanes], rows, whole=True)
+    for part, each, weights in zip(sums, in_lanes, packed, strict=True):
+        blocks = part.ends.extent.blocks
+        vectors = channels_vectors(each.tile, part.ends.extent, each.lines if each.lines > 1 else 0)
+        operands = each.operands(site, part, weights, x, vectors)
+        calls.append(Call(contract_channels, each.tasks(weights) * blocks, operands, blocks * each.work(weights)))
+    return calls
 
 
 class RowsInLanes(NamedTuple):
-    """Sums with rows of the output in the lanes, ready for a kernel."""
+    """How sums are computed with rows of the output in the lanes."""
 
+    order: Order
     tile: TileShape
     last: TileShape | None
-    weights: Weights
+    columns: NDArray[np.int64]
+    """`contraction.Weights.columns`."""
     lines: int
     """Of the output, that a task sums."""
-    tasks: int
-    """For a sample."""
-    work: int
-    """Likewise."""
+    of_lines: int
+    """How many times as many tasks as tiles of rows a sample has."""
+    met: int
+    """Taps that meet the image, of all positions together."""
 
-    def operands(self, site: Site, sums: Sums, x: View, vectors: int) -> tuple[Any, ...]:
+    def tasks(self, packed: NDArray[Any]) -> int:
+        """For a sample, if the weights are in order there."""
+        return len(packed) * self.of_lines
+
+    def work(self, packed: NDArray[Any]) -> int:
+        """Likewise."""
+        return len(packed) * self.order.of_tile * self.met
+
+    def of_samples(self, samples: int) -> RowsInLanes:
+        """The same for tiles of so many samples."""
+        last = replace(self.last, samples=samples) if self.last is not None else None
+        return self._replace(tile=replace(self.tile, samples=samples), last=last)
+
+    def operands(self, site: Site, sums: Sums, packed: NDArray[Any], x: View, vectors: int) -> tuple[Any, ...]:
         """What the kernel takes, which needs `vectors` vectors of scratch memory."""
         passed, ends, _ = sums
-        images = (ends.extent, ends.phases.places, self.weights, x, passed.x)
+        weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, self.columns)
+        images = (ends.extent, ends.phases.places, weights, x, passed.x)
         results = (ends.bias, ends.out, ends.epilogue, ends.y, _winners(site, ends))
         return (self.tile, self.last, *images, *results, site.workspace.by_thread(vectors))
 
 
-def _rows_in_lanes(
-    site: Site, filters: Filters, sums: Sums, rows: int, x: View, *, whole: bool
-) -> tuple[list[Call], RowsInLanes]:
-    """The calls that put the weights of `rows` rows in order, if need be, and what they are for; `whole`: whether tiles
-    do not overlap."""
+def _rows_in_lanes(site: Site, sums: Sums, rows: int, x: View, *, whole: bool) -> RowsInLanes:
+    """How sums for `rows` rows are computed so; `whole`: whether tiles do not overlap."""
     passed, ends, _ = sums
     used = tuple((int(first), int(last)) for first, last in passed.columns)
     run = passed.run if passed.run_step else 1
     tile = choose_remainder_tile(rows, site.lanes, len(passed.x), run, x.column, used, whole=whole)
-    calls, packed = _packed_rows(site, filters, passed.w, ends.phases, tile.output_rows, rows, whole=whole)
+    order = Order(passed.w, ends.phases, tile.output_rows)
     columns = np.array(used_by_tiles(used, tile.rows), np.int64)
-    weights = Weights(packed.reshape(-1, site.lanes), passed.group, passed.lines, columns)
     lines = 1 if ends.winners is None else 2
     met = math.prod(int((spans[:, 1] - spans[:, 0]).sum()) for spans in (passed.lines, passed.columns))
-    tasks, work = len(packed) * ends.extent.lines // lines, packed.shape[0] * packed.shape[2] * met
-    return calls, RowsInLanes(tile, last_remainder_tile(tile, ends.extent.columns), weights, lines, tasks, work)
+    last = last_remainder_tile(tile, ends.extent.columns)
+    return RowsInLanes(order, tile, last, columns, lines, ends.extent.lines // lines, met)
 
 
 def _winners(site: Site, ends: Ends) -> NDArray[Any]:
@@ -283,21 +354,25 @@ def _winners(site: Site, ends: Ends) -> NDArray[Any]:
     return np.zeros((0, site.lanes), np.uint8) if ends.winners is None else ends.winners
 
 
-def _by_bands(site: Site, filters: Filters, passed: MapTaps, x: View, ends: Ends, work: int) -> list[Call]:
+def _by_bands(site: Site, passed: MapTaps, ends: Ends) -> tuple[Order, Contraction]:
     """Sums over a piece of the maps at a time, to an output of few."""
     extent, phases = ends.extent, ends.phases
-    maps, height, width = passed.w.shape
+    _, height, width = passed.w.shape
     tile = choose_band(extent.rows, (height, width), extent.lines, extent.columns, passed.zeros)
     edges = edge_bands(tile, extent.columns, passed.zeros)
     bands = -(-extent.lines // tile.lines)
-    share = choose_band_share(tile, bands, extent.columns, extent.blocks * len(phases.weights))
-    calls, packed = _packed_rows(site, filters, passed.w.reshape(-1), phases, extent.rows, extent.rows)
     lines = np.array([_lines_of_band(passed.lines, tile.lines, band) for band in range(bands)], np.int64)
-    scratch = site.workspace.by_thread(band_vectors(tile, share, extent))
-    images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
-    operands = (tile, edges, share, extent, phases.places, lines, packed.reshape(-1), *images, scratch)
-    tasks = extent.blocks * len(phases.weights) * -(-bands // share.bands)
-    return [*calls, Call(contract_bands, tasks, operands, work)]
+
+    def contraction(packed: NDArray[Any], ends: Ends, x: View) -> Call:
+        extent, phases = ends.extent, ends.phases
+        share = choose_band_share(tile, bands, extent.columns, extent.blocks * len(phases.weights))
+        scratch = site.workspace.by_thread(band_vectors(tile, share, extent))
+        images = (x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue, ends.y)
+        operands = (tile, edges, share, extent, phases.places, lines, packed.reshape(-1), *images, scratch)
+        tasks = extent.blocks * len(phases.weights) * -(-bands // share.bands)
+        return Call(contract_bands, tasks, operands, _work(site, ends, passed.w.size))
+
+    return Order(passed.w.reshape(-1), phases, extent.rows), contraction
 
 
 def _lines_of_band(used: NDArray[np.int64], size: int, band: int) -> tuple[int, int]:
@@ -309,27 +384,43 @@ def _lines_of_band(used: NDArray[np.int64], size: int, band: int) -> tuple[int, 
 
 
 def _packed_rows(
-    site: Site,
-    filters: Filters,
-    taps: NDArray[np.int64],
-    phases: Phases,
-    of_tile: int,
-    rows: int,
-    *,
-    whole: bool = False,
-) -> tuple[list[Call], NDArray[Any]]:
-    """The call that puts the weights in the order in which a tile of `of_tile` rows reads them, none if that is done
-    beforehand, and where it leaves them: (phases * row tiles, taps, of_tile). If tiles are `whole`, they do not
-    overlap, and the last one may have rows that there are not.
+    site: Site, filters: Filters, orders: Sequence[Order], rows: int, *, whole: bool = False
+) -> tuple[list[Call], list[NDArray[Any]]]:
+    """The calls that put the weights of `rows` rows in those orders, none if that is done beforehand, and where they
+    leave them, for each order in its shape. If tiles are `whole`, they do not overlap, and the last one may have rows
+    that there are not. Orders for tiles of as many rows are made together.
     """
-    shape = len(phases.weights) * -(-rows // of_tile), len(taps), of_tile
-    packed = aligned_zeros(shape, site.dtype) if site.fixed else site.workspace.passed_on(*shape)
-    operands = (rows, whole, filters.scalars, phases.weights, filters.row_step, spans_of(taps, site.lanes), packed)
-    packing = Call(pack_rows, len(packed), operands, 10 * packed.size)
+    alike: dict[int, list[Order]] = {}
+    for order in orders:
+        alike.setdefault(order.of_tile, []).append(order)
+    sizes = [sum(math.prod(order.shape(rows)) for order in same) for same in alike.values()]
+    # Each part starts where vectors do.
+    starts = np.cumsum([0] + [-(-size // site.lanes) * site.lanes for size in sizes]).tolist()
+    total = starts.pop()
+    memory = aligned_zeros((total,), site.dtype) if site.fixed else site.workspace.passed_on(total)
+    calls, packed = [], {}
+    for (of_tile, same), start, size in zip(alike.items(), starts, sizes, strict=True):
+        part = memory[start : start + size]
+        places, slots, first = [], [], 0
+        for order in same:
+            shape = order.shape(rows)
+            packed[id(order)] = part[first * of_tile :][: math.prod(shape)].reshape(shape)
+            phases, taps = len(order.phases.weights), len(order.taps)
+            row_tiles = shape[0] // phases
+            places.append(np.add.outer(order.phases.weights, order.taps).reshape(-1))
+            of_first = first + np.add.outer(np.arange(phases) * row_tiles * taps, np.arange(taps)).reshape(-1)
+            slots.append(np.stack([of_first, np.full(phases * taps, taps)], axis=1))
+            first += shape[0] * taps
+        spans = spans_of(np.concatenate(places), site.lanes, np.concatenate(slots))
+        row_tiles = -(-rows // of_tile)
+        shares = choose_packing_shares(row_tiles, len(spans.firsts) + len(spans.apart))
+        operands = (shares, rows, of_tile, whole, filters.scalars, filters.row_step, spans, part)
+        calls.append(Call(pack_rows, row_tiles * shares, operands, row_tiles * packing_work(spans, of_tile)))
+    in_order = [packed[id(order)] for order in orders]
     if not site.fixed:
-        return [packing], packed
-    site.preparation.append(packing)
-    return [], packed
+        return calls, in_order
+    site.preparation += calls
+    return [], in_order
 
 
 def _as_one_line(extent: Extent, x: View, ends: Ends) -> tuple[Extent, View, Ends]:

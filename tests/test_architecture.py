@@ -174,7 +174,7 @@ def test_what_is_loaded_is_seen() -> None:
 NO_ARRAYS = {
     "task", "thread", "form", "tile", "last", "bias_tile", "extent", "epilogue", "window", "tiling", "classes", "chunk",
     "decayed", "nesterov", "threshold", "samples", "planes", "bands", "edges", "cut", "rows", "row_step", "map_step",
-    "groups", "width", "strip", "taps_tile", "tiles", "share", "shares", "cutout", "adds", "piece", "whole",
+    "groups", "width", "strip", "taps_tile", "tiles", "share", "shares", "cutout", "adds", "piece", "whole", "of_tile",
     "columns", "taps",
 }  # fmt: skip
 SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights |Scalars |Spans )?\([\w*/, .+-]+\)")

@@ -77,11 +77,12 @@ def test_conv2d(shape: Any, filters: int, kernel: Any, stride: Any, padding: Any
     activations=st.sampled_from([(), ("relu",), ("sigmoid",)]),
     tile=st.sampled_from([(3, 2), (1, 4)]),
     tiles=st.integers(1, 3),
+    shares=st.integers(1, 5),
 )
 def test_convolutions_that_read_each_position_once(
-    maps: Any, shape: Any, kernel: Any, further: Any, padding: Any, activations: Any, tile: Any, tiles: int
+    maps: Any, shape: Any, kernel: Any, further: Any, padding: Any, activations: Any, tile: Any, tiles: int, shares: int
 ) -> None:
-    """With any tile, whether lines follow each other without a gap or not."""
+    """With any tile, whether lines follow each other without a gap or not, and however tasks share the rows."""
 
     def packed_tile(rows: int, columns: int, taps: int, phases: int) -> TileShape:
         run = 2 if taps % 2 == 0 else 1
@@ -92,6 +93,7 @@ def test_convolutions_that_read_each_position_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_passes, "choose_packed_tile", packed_tile)
         patch.setattr(image_passes, "choose_packed_tiles", lambda tile, taps, column_tiles, lines: tiles)
+        patch.setattr(image_passes, "choose_packed_shares", lambda tasks, row_tiles: shares)
         layers = layers_of({"conv2d": {"filters": maps[0], "kernel": 1}}, *activations, layer, *activations)
         assert_equals_reference(layers, (2, *shape), 9)
 

@@ -48,13 +48,14 @@ from nnjit.tuning.algorithms import (
 )
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
-from nnjit.tuning.contraction_packed import choose_packed_tile, choose_packed_tiles
+from nnjit.tuning.contraction_packed import choose_packed_shares, choose_packed_tile, choose_packed_tiles
 from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
 from nnjit.tuning.cost import held_vectors
 from nnjit.tuning.lines import last_tile, line_cost, used_by_tiles
 from nnjit.tuning.machine import vector_registers
+from nnjit.tuning.packing import choose_packing_shares
 from nnjit.tuning.sums import choose_groups_cut, choose_lanes_cut, choose_transposed_cut, long_segment, short_segment
 from nnjit.tuning.updates import choose_chunks
 from nnjit.tuning.winograd import choose_row_shares
@@ -694,3 +695,33 @@ def test_a_long_step_leaves_few_taps_to_a_tile(monkeypatch: pytest.MonkeyPatch) 
     tiles = [choose_lanes_tile.__wrapped__(12, 864, 3, step) for step in (1, 2, 3)]
     near, _, far = [(tile.rows, tile.columns) for tile in tiles]
     assert tiles[0] == tiles[1] and far[0] > near[0] and far[1] < near[1]
+
+
+@pytest.mark.parametrize(
+    ("threads", "tasks", "row_tiles", "shares"),
+    [
+        (1, 3, 12, 1),
+        (2, 3, 12, 2),
+        (2, 4, 12, 1),  # Each thread has two.
+        (2, 3, 7, 1),  # Copying would cost more.
+        (2, 9, 12, 1),  # Enough tasks.
+        (6, 4, 12, 3),
+        (8, 1, 16, 4),
+    ],
+)
+def test_few_tasks_share_their_rows(
+    threads: int, tasks: int, row_tiles: int, shares: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: threads)
+    assert choose_packed_shares(tasks, row_tiles) == shares
+
+
+def test_one_tile_of_rows_is_put_in_order_by_several_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: 2)
+    assert [choose_packing_shares(*sizes) for sizes in ((1, 100), (1, 40), (1, 3), (4, 100), (20, 100))] == [
+        6,
+        2,
+        1,
+        2,
+        1,
+    ]

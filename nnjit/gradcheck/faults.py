@@ -61,14 +61,13 @@ def unrotated_kernel(probe: Probe) -> bool:
             return call._replace(arguments=(*before, turned, transformed, scratch))
         if call.kernel is not pack_rows:
             return None
-        *before, row_step, spans, packed = call.arguments
-        taps = places_of(spans)
-        # Within a filter the taps run over the kernel; the reverse order is the rotation.
-        area = row_step
-        turned = taps - taps % area + (taps % area)[::-1] if len(taps) and area > 1 else taps
-        if np.array_equal(turned, taps):
+        *before, area, spans, packed = call.arguments
+        # Within a filter the places run over the kernel; the reverse order is the rotation.
+        places, slots = places_of(spans)
+        turned = places - places % area + area - 1 - places % area
+        if np.array_equal(turned, places):
             return None
-        return call._replace(arguments=(*before, row_step, spans_of(turned, spans.taps.shape[1]), packed))
+        return call._replace(arguments=(*before, area, spans_of(turned, spans.slots.shape[1], slots), packed))
 
     return _replaced(probe, unrotate)
 

@@ -23,9 +23,9 @@ def packed_vectors(tile: TileShape, taps: int, tiles: int) -> int:
     return taps * tiles * tile.columns
 
 
-def packed_tasks(tile: TileShape, extent: Extent, tiles: int) -> int:
+def packed_tasks(tile: TileShape, extent: Extent, tiles: int, shares: int) -> int:
     """Its tasks."""
-    return extent.blocks * extent.lines * -(-extent.columns // (tile.columns * tiles))
+    return extent.blocks * extent.lines * -(-extent.columns // (tile.columns * tiles)) * shares
 
 
 @register_jitable
@@ -65,7 +65,9 @@ def packed_tile(tile, w, w_first, near, near_at, taps, bias, row, shared, out, o
 
 
 @kernel
-def contract_packed(task, thread, tile, last, extent, phases, tiles, w, x, x_taps, bias, out, epilogue, y, scratch):
+def contract_packed(
+    task, thread, tile, last, extent, phases, tiles, shares, w, x, x_taps, bias, out, epilogue, y, scratch
+):
     """out[p, n, r, i, j] = epilogue(bias[r] + sum over k of w[p, r, k] * x[n, i, j, x_taps[k]], y[p, n, r, i, j])
 
     last: the tile for the last columns of a line, where its tiles leave some
@@ -73,8 +75,8 @@ def contract_packed(task, thread, tile, last, extent, phases, tiles, w, x, x_tap
     w (P * row tiles * K * tile.rows,): the scalars as `pack_rows` leaves them  x View (N, -, I, J)  x_taps (K,)
     bias (R,)  out, y View (N, R, I, J), out fully overwritten  scratch (threads, vectors, L): `packed_vectors` for the
     calling thread; its columns are the tile's, side by side, one tap after the other
-    A task owns `tiles` tiles of columns of a line. A tile that would pass the last row starts earlier, as in
-    `contract`.
+    A task owns `tiles` tiles of columns of a line, for one of so many `shares` of the tiles of rows of all phases: each
+    copies the columns. A tile that would pass the last row starts earlier, as in `contract`.
     """
     near = scratch[thread]
     taps = len(x_taps)
@@ -82,10 +84,11 @@ def contract_packed(task, thread, tile, last, extent, phases, tiles, w, x, x_tap
     column_tiles = (extent.columns + tile.columns - 1) // tile.columns
     full = extent.columns // tile.columns
     parts = (column_tiles + tiles - 1) // tiles
-    first = task % parts * tiles
+    share, piece = task % shares, task // shares
+    first = piece % parts * tiles
     stop = min(first + tiles, column_tiles)
-    line = task // parts % extent.lines
-    block = task // (parts * extent.lines)
+    line = piece // parts % extent.lines
+    block = piece // (parts * extent.lines)
     x_line = x.start + block * x.block + line * x.line
     out_line = out.start + block * out.block + line * out.line
     y_line = y.start + block * y.block + line * y.line
@@ -101,9 +104,11 @@ def contract_packed(task, thread, tile, last, extent, phases, tiles, w, x, x_tap
                 store(near, to + c, load(x.vectors, x_tap + column * x.column))
     # What the next task copies is fetched meanwhile, one vector after the other.
     width = tiles * tile.columns
-    next_first = first_copied(task + 1, parts, width, extent, x)
+    next_first = first_copied((task + 1) // shares, parts, width, extent, x)
     next_tap, next_column = 0, 0
-    for row_tile in range(len(phases) * row_tiles):
+    all_tiles = len(phases) * row_tiles
+    columns = min(stop * tile.columns, extent.columns) - first * tile.columns
+    for row_tile in range(all_tiles * share // shares, all_tiles * (share + 1) // shares):
         phase, alone = row_tile // row_tiles, row_tile % row_tiles
         row = min(alone * tile.rows, extent.rows - tile.rows)
         shared = alone * tile.rows - row
@@ -124,10 +129,7 @@ def contract_packed(task, thread, tile, last, extent, phases, tiles, w, x, x_tap
             next_tap, next_column = packed_tile(
                 last, w, w_at, near, near_at, taps, bias, row, shared, out, out_at, epilogue, y, y_at, ahead
             )
-    if not (epilogue.short or epilogue.empty):
-        column = first * tile.columns
-        columns = min(stop * tile.columns, extent.columns) - column
-        for phase in range(len(phases)):
-            out_at = phases[phase, 0] + out_line + column * out.column
-            y_at = phases[phase, 1] + y_line + column * y.column
-            finish_rows(epilogue, extent.rows, columns, out, out_at, y, y_at)
+        if not (epilogue.short or epilogue.empty):
+            out_at = out_row + shared * out.row + first * tile.columns * out.column
+            y_at = y_row + shared * y.row + first * tile.columns * y.column
+            finish_rows(epilogue, tile.rows - shared, columns, out, out_at, y, y_at)

@@ -185,6 +185,22 @@ def store(x, index, value):
         x[index : index + lanes(x.dtype)] = value
 
 
+def _store_first(typing_context, x, index, value, count):
+    def generate(context, builder, signature, arguments):
+        pointer = element_pointer(context, builder, x, arguments[0], index, arguments[1])
+        used = context.cast(builder, arguments[3], count, types.int64)
+        store_masked(builder, arguments[2], pointer, mask_of_first(builder, value.count, used))
+        return context.get_dummy_value()
+
+    return types.void(x, index, value, count), generate
+
+
+@lowered_by(_store_first)
+def store_first(x, index, value, count):
+    """x[index : index + count] = the first `count` lanes of value; x (scalars,)."""
+    x[index : index + count] = value[:count]
+
+
 def run_loader(count):
     """The function of (x, first, step) that gives x[first], x[first + step], ...: a tuple of `count` vectors; x
     (vectors, L)."""

@@ -185,23 +185,24 @@ def tile_of_rows(w, first, step, last):
     return w[first + np.arange(width)[:, None, None] + step * np.minimum(np.arange(width), last)]
 
 
-def _tile_store_lanes(typing_context, tile, out, first, step, places, number, count):
-    signature = types.void(tile, out, types.intp, types.intp, places, types.intp, types.intp)
+def _tile_store_lanes(typing_context, tile, out, first, step, slots, number, moved, count):
+    signature = types.void(tile, out, types.intp, types.intp, slots, types.intp, types.intp, types.intp)
     vector = tile.vector
 
     def generate(context, builder, signature, arguments):
-        value, out_value, at, stride, places_value, row, used = arguments
+        value, out_value, at, stride, slots_value, row, times, used = arguments
         pointer = element_pointer(context, builder, out, out_value, types.intp, at)
         mask = mask_of_first(builder, vector.count, used)
+        place = types.UniTuple(types.intp, 3)
         for lane in range(tile.rows):
-            index = context.make_tuple(
-                builder, types.UniTuple(types.intp, 2), [row, context.get_constant(types.intp, lane)]
+            numbers = [context.get_constant(types.intp, k) for k in (lane, 0)]
+            entry = element_pointer(
+                context, builder, slots, slots_value, place, context.make_tuple(builder, place, [row, *numbers])
             )
-            place = builder.load(
-                element_pointer(context, builder, places, places_value, types.UniTuple(types.intp, 2), index)
-            )
-            with builder.if_then(builder.icmp_signed(">=", place, context.get_constant(types.intp, 0))):
-                to = builder.gep(pointer, [builder.mul(place, stride)])
+            slot, further = (builder.load(builder.gep(entry, [context.get_constant(types.intp, k)])) for k in (0, 1))
+            with builder.if_then(builder.icmp_signed(">=", slot, context.get_constant(types.intp, 0))):
+                slot = builder.add(slot, builder.mul(further, times))
+                to = builder.gep(pointer, [builder.mul(slot, stride)])
                 store_masked(builder, builder.extract_value(value, lane), to, mask)
         return context.get_dummy_value()
 
@@ -209,12 +210,12 @@ def _tile_store_lanes(typing_context, tile, out, first, step, places, number, co
 
 
 @lowered_by(_tile_store_lanes)
-def tile_store_lanes(tile, out, first, step, places, number, count):
-    """out[first + places[number, l] * step + i] = tile[l][i] for i < count and every row l with a place that is not
-    negative; out (scalars,)."""
-    for vector, place in zip(tile[:, 0], places[number], strict=True):
-        if place >= 0:
-            at = first + place * step
+def tile_store_lanes(tile, out, first, step, slots, number, moved, count):
+    """out[first + (slot + moved * further) * step + i] = tile[l][i] for i < count and every row l with a slot that is
+    not negative; slots (numbers, L, 2): those of the rows and how much further they are moved  out (scalars,)."""
+    for vector, (slot, further) in zip(tile[:, 0], slots[number], strict=True):
+        if slot >= 0:
+            at = first + (slot + moved * further) * step
             out[at : at + count] = vector[:count]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from math import gcd
 
 from nnjit.kernels.tiles import TileShape
 from nnjit.tuning import machine
@@ -64,3 +65,20 @@ def choose_packed_tiles(tile: TileShape, taps: int, column_tiles: int, lines: in
     blocks: at least four tasks for a thread, if there are as many tiles."""
     fitting = min(PACKED_COLUMNS // tile.columns, PACKED_VECTORS // (taps * tile.columns))
     return max(1, min(fitting, column_tiles, column_tiles * lines // machine.wanted_tasks()))
+
+
+SHARED_ROW_TILES = 4
+"""Tiles of rows that a task has at least, beside which copying its columns costs little."""
+
+
+def choose_packed_shares(tasks: int, row_tiles: int) -> int:
+    """How many tasks share the tiles of rows of all phases, of which there are so many, if `tasks` tasks with all of
+    them are few: as many as it takes for every thread to have as much to do.
+
+    Measured on two cores with Zen 5, 16 samples of 64 maps of 8x8 by 3x3 with a stride of 3 to 96, three tasks: the
+    forward pass 49 to 40 us, the gradient to the input 47 to 40.
+    """
+    threads = machine.get_threads()
+    if tasks >= machine.wanted_tasks():
+        return 1
+    return max(1, min(threads // gcd(tasks, threads), row_tiles // SHARED_ROW_TILES))
