@@ -613,6 +613,8 @@ def test_an_output_of_few_maps_takes_them_in_pieces_where_that_is_worth_it(
         ({"neon"}, 8, 2),
         ({"avx", "avx2", "avx512f"}, 32, 1.1),
         ({"avx", "avx2", "avx512f", "avx512fp16"}, 32, 1.8),
+        ({"sse4a", "avx", "avx2", "avx512f"}, 32, 1.8),
+        ({"sse4a", "avx", "avx2"}, 8, 2),
     ],
 )
 def test_what_a_cpu_can_do_follows_from_its_features(
@@ -692,9 +694,13 @@ def test_a_long_step_leaves_few_taps_to_a_tile(monkeypatch: pytest.MonkeyPatch) 
     """Taps of the next position are no longer near."""
     monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     monkeypatch.setattr(machine, "loads", lambda: 1.8)
+    monkeypatch.setattr(machine, "of_amd", lambda: False)
     tiles = [choose_lanes_tile.__wrapped__(12, 864, 3, step) for step in (1, 2, 3)]
     near, _, far = [(tile.rows, tile.columns) for tile in tiles]
     assert tiles[0] == tiles[1] and far[0] > near[0] and far[1] < near[1]
+    # But more than four rows cost AMD's processors more.
+    monkeypatch.setattr(machine, "of_amd", lambda: True)
+    assert [choose_lanes_tile.__wrapped__(12, 864, 3, step).rows for step in (1, 2, 3)] == [4, 4, 4]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from nnjit.tuning import machine
 from nnjit.tuning.cost import FAR_LOAD, cheapest_tile_of_lines, tap_cycles, tile_fits
 from nnjit.tuning.lines import line_cost
 
+STEP_OF_AMD, ROW_OF_AMD = 0.2, 3.0
+"""Cycles that a vector of the next position costs at most with Zen 5, and a row beyond the fourth."""
+
 
 @cache
 def choose_lanes_tile(rows: int, taps: int, run: int = 1, step: int = 1) -> TileShape:
@@ -24,17 +27,24 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1, step: int = 1) -> Tile
     3x3 62 %, 5x2 61 %; 1.4 loads a cycle were the most that was seen there. 6 rows of 5x5 taps: 3x5, whose runs need
     one address, 172 GFLOP/s, 3x7 164; a single row: 1x10 136, 1x15 115. Where a core does more loads, deltas cost less:
     3 maps of 32x32 by 3x3 to 32 8x3 at 69 % of the peak, 3x7 at 65, of 64x64 to 16 76, 4x6 67.
+
+    With Zen 5 more than four addresses cost more than any step: by 3x3 with a stride of 3, 96 maps to 12 108 GFLOP/s
+    with 12x2, 81 with 8x3, 136 with 4x6; 32 of 20x20 to 8 127 with 8x3, 182 with 4x6; 24 of 30x30 to 12 129 with 12x2,
+    161 with 5x4, 184 with 4x5; with a stride of 1 64 maps to 8 by 4x4 147 with 8x3, 211 with 5x4, 264 with 4x6.
     """
     halved = machine.vector_registers() < 32
-    delta = 1.0 if machine.loads() < 1.5 else 0.2
+    delta = 1.0 if machine.loads() < 1.5 or machine.of_amd() else 0.2
     far = FAR_LOAD * ((min(step, run) - 1) / (run - 1)) ** 2 if run > 1 else FAR_LOAD
+    beyond = 0.0
+    if machine.of_amd():
+        far, beyond = min(far, STEP_OF_AMD), ROW_OF_AMD
 
     def cost(r: int, c: int, share: float) -> float:
         addresses = 0.15 * c / gcd(c, run)
         if halved:
             return max(r * c / 2, (r + c) / 1.4, 4.0) + 1.0 + addresses
         # Six addresses are in TAP_OVERHEAD.
-        return tap_cycles(r, c, delta * r + far * c, c) - 0.9 + addresses
+        return tap_cycles(r, c, delta * r + far * c + beyond * max(0, r - 4), c) - 0.9 + addresses
 
     def fits(r: int, c: int) -> bool:
         return r * c + c < 2 * machine.vector_registers() if halved else tile_fits(r, c) and c <= 10
