@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from nnjit import convolution, dense_passes, image_passes, weight_gradients
 from nnjit.convolution import Convolution
 from nnjit.kernels.bands import BandShape
-from nnjit.kernels.contraction import contract, contract_pooled
+from nnjit.kernels.contraction import Extent, contract, contract_pooled
 from nnjit.kernels.contraction_bands import contract_bands
 from nnjit.kernels.contraction_packed import contract_packed
 from nnjit.kernels.contraction_strips import Strip, strip_columns, strip_tasks
 from nnjit.kernels.contraction_transposed import contract_transposed
 from nnjit.kernels.contraction_weights import Cut, contract_lanes
+from nnjit.kernels.simd import VECTOR_BYTES
 from nnjit.kernels.tiles import (
     TileShape,
     fresh_steps,
@@ -58,7 +59,7 @@ from nnjit.tuning.machine import vector_registers
 from nnjit.tuning.packing import choose_packing_shares
 from nnjit.tuning.sums import choose_groups_cut, choose_lanes_cut, choose_transposed_cut, long_segment, short_segment
 from nnjit.tuning.updates import choose_chunks
-from nnjit.tuning.winograd import choose_row_shares
+from nnjit.tuning.winograd import choose_row_shares, choose_tiling
 
 Array = NDArray[Any]
 
@@ -701,6 +702,15 @@ def test_a_long_step_leaves_few_taps_to_a_tile(monkeypatch: pytest.MonkeyPatch) 
     # But more than four rows cost AMD's processors more.
     monkeypatch.setattr(machine, "of_amd", lambda: True)
     assert [choose_lanes_tile.__wrapped__(12, 864, 3, step).rows for step in (1, 2, 3)] == [4, 4, 4]
+
+
+def test_tasks_are_as_large_as_the_second_cache_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    tilings = []
+    for features in ({"avx512f"}, {"avx512f", "sse4a"}):
+        monkeypatch.setattr(machine, "_features", lambda features=features: features)
+        tilings.append(choose_tiling(Form(4, 3), Extent(4, 32, 32, 32), 32))
+    intel, amd = (tiling.group * 36 * 32 * VECTOR_BYTES for tiling in tilings)
+    assert 500_000 < intel <= 1_200_000 and amd <= 500_000
 
 
 @pytest.mark.parametrize(

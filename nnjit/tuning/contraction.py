@@ -127,4 +127,4 @@ def choose_blocks(block_vectors: int) -> int:
 
     Measured on one core: 16 maps of 32x32 from 32, four blocks, at 68 % of the peak in one go, at 72 % one by one.
     """
-    return max(1, machine.get_threads() * machine.TASK_BYTES // (block_vectors * VECTOR_BYTES))
+    return max(1, machine.get_threads() * machine.task_bytes() // (block_vectors * VECTOR_BYTES))

@@ -55,7 +55,7 @@ def choose_remainder_tile(
     line = line_cost(used, len(used), cost)
     turned = cheapest_tile_of_lines(groups, len(used), groups if whole else None, fits, line)
     tile = TileShape(turned.columns, turned.rows, row_step=column_step, column_step=1)
-    far = groups * taps * VECTOR_BYTES > machine.TASK_BYTES
+    far = groups * taps * VECTOR_BYTES > machine.task_bytes()
     fetches = run * tile.columns if far else 0
     return replace(tile, run=run, run_step=tile.columns, tap_step=1, task_fetches=fetches, lanes=lanes)
 

@@ -29,7 +29,7 @@ def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
     often. Sums do not depend on it."""
     across = -(-extent.columns // form.outputs)
     tiles = form.tiles(extent.lines, extent.columns)
-    fitting = max(1, machine.TASK_BYTES // (form.entries * maps * VECTOR_BYTES))
+    fitting = max(1, machine.task_bytes() // (form.entries * maps * VECTOR_BYTES))
     # Eight tasks are enough for the threads of a small machine to share, if each has four tiles.
     groups = max(min(-(-8 // extent.blocks), tiles // 4), min(-(-machine.get_threads() // extent.blocks), tiles))
     groups = max(groups, -(-tiles // fitting))
