@@ -21,7 +21,7 @@ from nnjit.kernels.simd import (
     lanes,
     load,
     load_apart,
-    load_integers,
+    load_numbers,
     maximum,
     round_to_even,
     run_loader,
@@ -220,7 +220,7 @@ def test_exponent_of_normal_numbers(dtype: Any) -> None:
 def through_bytes(x, stored, out):
     value = load(x, 0)
     store_integers(stored, 1, value)
-    store(out, 0, load_integers(value, stored, 1))
+    store(out, 0, load_numbers(value, stored, 1))
 
 
 @DTYPES

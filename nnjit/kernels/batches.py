@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import full, load, load_apart, store
+from nnjit.kernels.simd import VECTOR_BYTES, full, load, load_apart, load_numbers, store
 from nnjit.kernels.tiles import tile_store
 from nnjit.kernels.transposition import (
     lanes_across,
@@ -69,12 +69,24 @@ def gather_apart(task, extent, data, order, position, shift, factor, out):
     row = task // extent.lines
     at = out.start + row * out.row + line * out.line
     entry = (row * extent.lines + line) * extent.columns
-    vectors = out.vectors
+    vectors, scalars = out.vectors, out.vectors.reshape(-1)
+    lanes = VECTOR_BYTES // vectors.itemsize
     for sample in range(min(position[1], len(vectors))):
         source = order[position[0] + sample]
-        for j in range(extent.columns):
-            k = 0 if shift.shape[0] == 1 else entry + j
-            vectors[sample, at + j] = (data[source, entry + j] - shift[k]) * factor[k]
+        to = sample * vectors.shape[1] + at
+        if extent.columns < lanes:
+            for j in range(extent.columns):
+                k = 0 if shift.shape[0] == 1 else entry + j
+                scalars[to + j] = data[source, entry + j]
+                scalars[to + j] = (scalars[to + j] - shift[k]) * factor[k]
+            continue
+        for start in range(0, extent.columns, lanes):
+            j = min(start, extent.columns - lanes)
+            if shift.shape[0] == 1:
+                offset, scale = full(scalars, shift[0]), full(scalars, factor[0])
+            else:
+                offset, scale = load(shift, entry + j), load(factor, entry + j)
+            store(scalars, to + j, (load_numbers(offset, data, (source, entry + j)) - offset) * scale)
 
 
 @kernel

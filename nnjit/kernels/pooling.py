@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 from nnjit.kernels.activations import finish
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.maxima import best_of_four, larger
-from nnjit.kernels.simd import full, load, load_integers, prefetch_to_write, store, store_integers, where
+from nnjit.kernels.simd import full, load, load_numbers, prefetch_to_write, store, store_integers, where
 
 
 class Window(NamedTuple):
@@ -106,7 +106,7 @@ def max_pool_backward(task, extent, window, planes, bands, dout, winners, dx, ep
                 left = j * window.step_right - window.left
                 d = load(dout.vectors, dout_line + j * dout.column)
                 d = finish(epilogue, d, y.vectors, y_line + j * y.column)
-                winner = load_integers(d, winners, number + j)
+                winner = load_numbers(d, winners, number + j)
                 if pairs:
                     at = dx_plane + top * dx.line + left * dx.column
                     store(dx.vectors, at, where(winner == 0, d, full(d, 0.0)))

@@ -317,21 +317,36 @@ def prefetch_to_write(x, index):
     """Like `prefetch`, for what is about to be overwritten."""
 
 
-def _load_integers(typing_context, like, x, index):
+def to_floats(builder, value, kind, form):
+    """A vector of numbers of Numba's type `kind` as floats, a vector of type `form`."""
+    if isinstance(kind, types.Integer):
+        return builder.sitofp(value, form) if kind.signed else builder.uitofp(value, form)
+    if value.type == form:
+        return value
+    wider = isinstance(form.element, ir.DoubleType)
+    return builder.fpext(value, form) if wider else builder.fptrunc(value, form)
+
+
+def _load_numbers(typing_context, like, x, index):
     def generate(context, builder, signature, arguments):
         pointer = element_pointer(context, builder, x, arguments[1], index, arguments[2])
-        narrow = ir.VectorType(ir.IntType(x.dtype.bitwidth), like.count)
-        value = builder.load(builder.bitcast(pointer, narrow.as_pointer()))
+        form = context.get_value_type(like)
+        raw = ir.VectorType(context.get_data_type(x.dtype), like.count)
+        value = builder.load(builder.bitcast(pointer, raw.as_pointer()))
         value.align = x.dtype.bitwidth // 8
-        return builder.uitofp(value, context.get_value_type(like))
+        return to_floats(builder, value, x.dtype, form)
 
     return like(like, x, index), generate
 
 
-@lowered_by(_load_integers)
-def load_integers(like, x, index):
-    """x[index, :] of an array (vectors, L) of unsigned integers, as a vector like `like`."""
-    return x[index].astype(like.dtype)
+@lowered_by(_load_numbers)
+def load_numbers(like, x, index):
+    """x[index, :] of an array (vectors, L) of any numeric dtype as a vector like `like`; or L numbers of an array
+    (rows, numbers) from index (row, number) on."""
+    if np.ndim(x[index]):
+        return x[index].astype(like.dtype)
+    row, number = index
+    return x[row, number : number + len(like)].astype(like.dtype)
 
 
 def _store_integers(typing_context, x, index, value):

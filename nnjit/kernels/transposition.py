@@ -6,7 +6,16 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from nnjit.kernels.simd import VectorType, element_pointer, lanes, lowered_by, mask_of_first, store_masked, store_vector
+from nnjit.kernels.simd import (
+    VectorType,
+    element_pointer,
+    lanes,
+    lowered_by,
+    mask_of_first,
+    store_masked,
+    store_vector,
+    to_floats,
+)
 from nnjit.kernels.tiles import TileType, vector_step
 
 
@@ -30,16 +39,6 @@ def _transposed(builder, vectors, done=1):
     return vectors
 
 
-def _to_float(builder, value, kind, form):
-    """A vector of numbers of Numba's type `kind` as floats."""
-    if isinstance(kind, types.Integer):
-        return builder.sitofp(value, form) if kind.signed else builder.uitofp(value, form)
-    if value.type == form:
-        return value
-    wider = isinstance(form.element, ir.DoubleType)
-    return builder.fpext(value, form) if wider else builder.fptrunc(value, form)
-
-
 def _tile_of_samples(typing_context, data, order, first, used, entry, shift, factor):
     tile = TileType(shift.dtype, shift.count, 1)
     signature = tile(data, order, types.intp, types.intp, types.intp, shift, factor)
@@ -61,7 +60,7 @@ def _tile_of_samples(typing_context, data, order, first, used, entry, shift, fac
             start = element_pointer(context, builder, data, data_value, place, pair)
             raw = builder.load(builder.bitcast(start, raw_form.as_pointer()))
             raw.align = 1
-            value = _to_float(builder, raw, data.dtype, form)
+            value = to_floats(builder, raw, data.dtype, form)
             value = builder.fmul(builder.fsub(value, shifts), factors)
             samples.append(builder.select(there, value, ir.Constant(form, None)))
         value = ir.Constant(context.get_value_type(tile), ir.Undefined)
