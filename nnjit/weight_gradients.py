@@ -201,7 +201,8 @@ class WeightGradients:
             row_parts, tap_parts = bias_parts[:, :0], bias_parts.reshape(cut.parts, -1)
         scratch = site.workspace.by_thread(cut.lines * extent.columns * lanes * tile.columns)
         images = (across, along, starts.reshape(-1), taps * lanes, site.batch_size)
-        operands = (tile, taps_tile, extent, cut, *images, parts[:, 0], row_parts, tap_parts, scratch)
+        summing = taps_tile if tap_parts.size else None
+        operands = (tile, summing, extent, cut, *images, parts[:, 0], row_parts, tap_parts, scratch)
         site.backward_parameters.append(Call(contract_transposed, cut.parts * cut.shares, operands, work))
         site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
         self._add_bias_parts(site, bias_parts, bias_places)

@@ -168,7 +168,10 @@ def tile_load(shape, x, first):
 
 
 def _tile_zeros(typing_context, shape, like):
-    tile = TileType(like.dtype, shape.value.rows, shape.value.columns, shape.value.halved)
+    form = (0, 1, False)
+    if not isinstance(shape, types.NoneType):
+        form = shape.value.rows, shape.value.columns, shape.value.halved
+    tile = TileType(like.dtype, *form)
 
     def generate(context, builder, signature, arguments):
         return ir.Constant(context.get_value_type(tile), None)
@@ -178,7 +181,10 @@ def _tile_zeros(typing_context, shape, like):
 
 @lowered_by(_tile_zeros)
 def tile_zeros(shape, like):
-    """A tile of zeros with the dtype of the array `like`."""
+    """A tile of zeros with the dtype of the array `like`; of no rows if the shape is None, so that what is done to it
+    is nothing."""
+    if shape is None:
+        return np.zeros((0, 1, lanes(like.dtype)), like.dtype)
     return np.zeros((shape.rows, shape.columns, lanes(like.dtype) // shape.units), like.dtype)
 
 

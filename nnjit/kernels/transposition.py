@@ -18,7 +18,6 @@ from nnjit.kernels.simd import (
 )
 from nnjit.kernels.tiles import TileType, vector_step
 
-
 PIECE_BYTES = 16
 """What shuffles move lanes within at full speed: a register of SSE, which wider ones are made of."""
 
