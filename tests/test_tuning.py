@@ -68,6 +68,7 @@ Array = NDArray[Any]
 def test_what_the_next_task_copies_has_come_when_the_last_rows_are_done(rows: int, taps: int, phases: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "vector_registers", lambda: 32)
+        patch.setattr(machine, "of_amd", lambda: False)
         tile = choose_packed_tile.__wrapped__(rows, 256, taps, phases)
     if tile is not None:
         runs = taps // tile.run * -(-rows // tile.rows)
@@ -516,6 +517,7 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
     for registers in (8, 32):
         with pytest.MonkeyPatch.context() as patch, remainders(taken=False):
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(machine, "of_amd", lambda: False)
             patch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
             patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
             stack = Stack(layers, (64, 6, 10), np.dtype(np.float32))
@@ -540,6 +542,7 @@ def test_positions_are_packed_where_each_is_read_once(
     kernel: tuple[int, int], stride: tuple[int, int], forward: int, to_input: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "of_amd", lambda: False)
     monkeypatch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
     layer = Conv2d(filters=64, kernel=kernel, stride=stride, algorithm="direct")
     bound = Network([layer], (64, 13, 13), np.dtype(np.float32), 0).bind(16, input_gradient=True)
@@ -561,9 +564,22 @@ def test_positions_are_packed_where_that_is_worth_it(
     rows: int, columns: int, phases: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "of_amd", lambda: False)
     tile = choose_packed_tile.__wrapped__(rows, columns, 64, phases)
     assert (tile is not None) == expected
     assert tile is None or choose_packed_tiles(tile, 64, -(-columns // tile.columns), 400) * tile.columns > 24
+
+
+@pytest.mark.parametrize(
+    ("rows", "phases", "expected"), [(96, 1, False), (128, 1, True), (16, 9, False), (64, 4, True), (3, 16, True)]
+)
+def test_small_second_caches_pack_for_more_rows(
+    rows: int, phases: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not of phases with few rows each."""
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "of_amd", lambda: True)
+    assert (choose_packed_tile.__wrapped__(rows, 256, 64, phases) is not None) == expected
 
 
 @compiled_only("it is about compiled tiles")

@@ -96,12 +96,15 @@ def contract_packed(
     for k in range(taps):
         x_tap = x_line + entry(x_taps, k)
         for number in range(first, stop):
-            # Of the last tile, what is copied beyond its columns gives way to the next tap.
-            present = min(tile.columns, extent.columns - number * tile.columns)
-            to = (number - first) * taps * tile.columns + k * present
-            for c in range(tile.columns):
-                column = min(number * tile.columns + c, extent.columns - 1)
-                store(near, to + c, load(x.vectors, x_tap + column * x.column))
+            at = x_tap + number * tile.columns * x.column
+            to = (number - first) * taps * tile.columns
+            if number < full:
+                for c in range(tile.columns):
+                    store(near, to + k * tile.columns + c, load(x.vectors, at + c * x.column))
+            else:
+                present = extent.columns - full * tile.columns
+                for c in range(present):
+                    store(near, to + k * present + c, load(x.vectors, at + c * x.column))
     # What the next task copies is fetched meanwhile, one vector after the other.
     width = tiles * tile.columns
     next_first = first_copied((task + 1) // shares, parts, width, extent, x)

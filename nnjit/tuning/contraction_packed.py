@@ -22,6 +22,10 @@ from nnjit.tuning.lines import last_tile, line_cost
 PACKED_ROWS, PACKED_ROWS_OF_PHASES = 64, 32
 """How many rows make copying what they read worth it to `contract_packed`, and how many of several phases, whose tiles
 have few rows each."""
+PACKED_ROWS_OF_AMD, PACKED_ROWS_OF_PHASES_OF_AMD = 128, 256
+"""Likewise with AMD's processors, for phases of FEW_ROWS rows or more."""
+FEW_ROWS = 8
+"""Rows of a phase from which on a tile has as many as it would have of one."""
 PACKED_COLUMNS, PACKED_VECTORS = 32, 4096
 """What a task of it copies: so many columns that lines of an image are read some way along (1x1 from 64 maps to 256: 4
 columns at 42 % of the peak, 16 and 32 at 70 to 79), in so many vectors that they stay in the second cache."""
@@ -38,10 +42,14 @@ def choose_packed_tile(rows: int, columns: int, taps: int, phases: int) -> TileS
     64 of 25x25 to 32 64 and 55, to 48 of 16x16 63 and 54. To the input by 4x4 with a stride of 4, 16 phases of two rows
     47 and 57, of three 52 and 61.
 
+    With Zen 5, by 1x1 from 96 maps of 28x28 to 96 93 and 81, from 128 to 128 90 and 89, from 256 of 14x14 to 256 87 and
+    93; to the input by 3x3 with a stride of 3 of 16 maps 82 and 74, of 32 84 and 80, of 64 82 and 84, by 2x2 with a
+    stride of 2 of 64 86 and 91, by 4x4 with a stride of 4 of 3 73 and 82.
+
     If there is one phase, what the next task copies is fetched meanwhile: 1x1 from 64 maps of 16x16 to 128 1.96 to 1.89
     ms, to the input 2.22 to 1.99; but 4x4 with a stride of 4, 16 phases, 62 to 59 % of the peak.
     """
-    if machine.vector_registers() < 32 or phases * rows < (PACKED_ROWS if phases == 1 else PACKED_ROWS_OF_PHASES):
+    if machine.vector_registers() < 32 or phases * rows < _least_rows(rows, phases):
         return None
     run = largest_divisor(taps, LONGEST_FAR_RUN)
 
@@ -52,6 +60,13 @@ def choose_packed_tile(rows: int, columns: int, taps: int, phases: int) -> TileS
     # So many in a run that all have come when the last tile of rows is done.
     fetches = -(-run * tile.columns // -(-rows // tile.rows)) if phases == 1 else 0
     return replace(tile, column_step=1, run=run, run_step=tile.columns, task_fetches=fetches, result_fetches=True)
+
+
+def _least_rows(rows: int, phases: int) -> int:
+    """How many rows of all phases, each of so many `rows`, make copying worth it."""
+    if machine.of_amd() and (phases == 1 or rows >= FEW_ROWS):
+        return PACKED_ROWS_OF_AMD if phases == 1 else PACKED_ROWS_OF_PHASES_OF_AMD
+    return PACKED_ROWS if phases == 1 else PACKED_ROWS_OF_PHASES
 
 
 def last_packed_tile(tile: TileShape, columns: int) -> TileShape | None:
