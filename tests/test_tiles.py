@@ -89,6 +89,8 @@ def run_tile_of_vectors(task, tile, x, taps, sums, row_sums):
         rows = tile_add_vectors(rows, 1, x, 2, 3)
     tile_add_sums(total, sums, 2)
     tile_add_sums(rows, row_sums, 2)
+    no_rows = tile_add_vectors(tile_zeros(None, x), 0, x, 2, 3)
+    tile_add_sums(no_rows, sums, 2)
 
 
 @kernel
