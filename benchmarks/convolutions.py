@@ -243,10 +243,11 @@ def counted(measured: Iterable[Measured]) -> str:
             best[each.case, name] = max(best.get((each.case, name), rate), rate, key=lambda rate: rate.share)
     below = [rate for rate in best.values() if rate.share < ENOUGH]
     faster = sum(rate.share >= rate.apart for rate in below)
-    return (
-        f"With the better setting {len(best) - len(below)} of {len(best)} passes reach {100 * ENOUGH:.0f} % of the "
-        f"peak. Of the {len(below)} others, {faster} are faster than their arithmetic and their data apart."
+    reached = (
+        f"With the better setting {len(best) - len(below)} of {len(best)} passes reach {100 * ENOUGH:.0f} % of the peak."
     )
+    others = f" Of the {len(below)} others, {faster} are faster than their arithmetic and their data apart."
+    return reached + (others if below else "")
 
 
 def page(facts: Mapping[str, str], threads: int, seconds: float, measured: Sequence[Measured]) -> str:
