@@ -243,11 +243,9 @@ def counted(measured: Iterable[Measured]) -> str:
             best[each.case, name] = max(best.get((each.case, name), rate), rate, key=lambda rate: rate.share)
     below = [rate for rate in best.values() if rate.share < ENOUGH]
     faster = sum(rate.share >= rate.apart for rate in below)
-    reached = (
-        f"With the better setting {len(best) - len(below)} of {len(best)} passes reach {100 * ENOUGH:.0f} % of the peak."
-    )
+    reached = f"{len(best) - len(below)} of {len(best)} passes reach {100 * ENOUGH:.0f} % of the peak."
     others = f" Of the {len(below)} others, {faster} are faster than their arithmetic and their data apart."
-    return reached + (others if below else "")
+    return f"With the better setting {reached}{others if below else ''}"
 
 
 def page(facts: Mapping[str, str], threads: int, seconds: float, measured: Sequence[Measured]) -> str:
