@@ -37,7 +37,7 @@ class Scaling:
 
 LONGEST_LINE, LONGEST_LINE_APART = 128, 1024
 """Entries of a line that a task brings into lanes, or for few samples to where they stay apart. (Two images of 64 maps
-of 56x56: in lines of 56 105 us on two cores, in these 48 and 53.)"""
+of 56x56: in lines of 56 105 us on two cores, of 784 48 and 53.)"""
 
 
 class Feed:

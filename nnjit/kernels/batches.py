@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numba.extending import register_jitable
+
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import VECTOR_BYTES, full, load, load_apart, load_numbers, store
 from nnjit.kernels.tiles import tile_store
@@ -13,6 +15,14 @@ from nnjit.kernels.transposition import (
     tile_store_corner,
     tile_store_samples,
 )
+
+
+@register_jitable(forceinline=True)
+def _scaling(shift, factor, entry):
+    """The vectors by which the L entries of a sample from `entry` on are shifted and multiplied."""
+    if shift.shape[0] == 1:
+        return full(shift, shift[0]), full(factor, factor[0])
+    return load(shift, entry), load(factor, entry)
 
 
 @kernel
@@ -38,10 +48,7 @@ def gather(task, extent, data, order, position, shift, factor, out):
         # 2.0 us so).
         for start in range(0, extent.columns, lanes):
             j = min(start, extent.columns - lanes)
-            if shift.shape[0] == 1:
-                offset, scale = full(vectors, shift[0]), full(vectors, factor[0])
-            else:
-                offset, scale = load(shift, entry + j), load(factor, entry + j)
+            offset, scale = _scaling(shift, factor, entry + j)
             tile = tile_of_samples(data, order, first, used, entry + j, offset, scale)
             tile_store(tile, vectors, at + j * out.column, out.column, 0, 0)
         return
@@ -82,10 +89,7 @@ def gather_apart(task, extent, data, order, position, shift, factor, out):
             continue
         for start in range(0, extent.columns, lanes):
             j = min(start, extent.columns - lanes)
-            if shift.shape[0] == 1:
-                offset, scale = full(scalars, shift[0]), full(scalars, factor[0])
-            else:
-                offset, scale = load(shift, entry + j), load(factor, entry + j)
+            offset, scale = _scaling(shift, factor, entry + j)
             store(scalars, to + j, (load_numbers(offset, data, (source, entry + j)) - offset) * scale)
 
 

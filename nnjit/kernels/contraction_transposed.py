@@ -59,7 +59,7 @@ def contract_transposed(
     row_parts (parts, panels * tile.columns, L), likewise, or (parts, 0, L)
     tap_parts (parts, tap tiles * tile.rows), likewise, or (parts, 0); then tap k is row k of x
     taps_tile: one column of `tile`, for the sums of taps, which go beside the products (with a loop of their own before
-    them 1x1 from 32 maps to 64 took 327 us on one core, now 309); None without them
+    them 1x1 from 32 maps to 64 took 327 us on one core, now 309), for the first panel in use; None without them
     scratch (threads, vectors, L): a panel, the lines of a piece for as many groups of L maps as a tile has columns
     Lanes without a sample hold 0 in d or in x, whichever is the gradient. A task owns a share of a part's tiles. The
     tile knows the column_step of x.

@@ -107,8 +107,8 @@ def tile_of_samples(data, order, first, used, entry, shift, factor):
 PIECES = 2
 """Into how many pieces `tile_across` cuts each vector while it loads it: pieces go straight to their places, which
 leaves fewer steps to the ports that move lanes, but takes more loads. Measured on one core with Zen 5 for whole
-vectors, halves and quarters: 0.36, 0.37 and 0.57 ns a vector, with AVX2 0.63, 0.76 and 0.74; on Sapphire Rapids, with
-exchanges down to single lanes, 0.88, 0.74 and 0.80, with AVX2 1.34, 1.33 and 1.01."""
+vectors, halves and quarters: 0.36, 0.37 and 0.57 ns a vector, with AVX2 0.63, 0.76 and 0.74; with exchanges
+down to single lanes, on a Xeon, 0.88, 0.74 and 0.80, with AVX2 1.34, 1.33 and 1.01."""
 
 
 def _across(context, builder, vector, rows):

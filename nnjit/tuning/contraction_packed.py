@@ -23,9 +23,9 @@ PACKED_ROWS, PACKED_ROWS_OF_PHASES = 64, 32
 """How many rows make copying what they read worth it to `contract_packed`, and how many of several phases, whose tiles
 have few rows each."""
 PACKED_ROWS_OF_AMD, PACKED_ROWS_OF_PHASES_OF_AMD = 128, 256
-"""Likewise with AMD's processors, for phases of FEW_ROWS rows or more."""
+"""Likewise with AMD's processors, for one phase, and for several of FEW_ROWS rows or more."""
 FEW_ROWS = 8
-"""Rows of a phase from which on a tile has as many as it would have of one."""
+"""Phases of fewer rows copy as elsewhere: their tiles load more for each product."""
 PACKED_COLUMNS, PACKED_VECTORS = 32, 4096
 """What a task of it copies: so many columns that lines of an image are read some way along (1x1 from 64 maps to 256: 4
 columns at 42 % of the peak, 16 and 32 at 70 to 79), in so many vectors that they stay in the second cache."""
