@@ -176,7 +176,8 @@ def test_lanes_are_added_in_one_tree(dtype: Any) -> None:
 
 
 # 5 rows and 7 columns: tiles that divide them, tiles that overlap at the ends, the whole, one number; some that know
-# the step of their columns, and runs of taps, with few rows and with many.
+# the step of their columns, and runs of taps, with few rows and with many; those that fetch have weights in the order
+# of taps.
 BLOCKS, ROWS, LINES, COLUMNS, TAPS = 2, 5, 3, 7, 9
 TILES = [
     TileShape(1, 1),
@@ -190,6 +191,8 @@ TILES = [
     TileShape(2, 3, 1, 1, run=3, halved=True),
     TileShape(4, 2, 1, 1, halved=True),
     TileShape(4, 3, 1, 1, run=3, run_step=0, halved=True),
+    TileShape(2, 3, 1, 1, run=3, task_fetches=1),
+    TileShape(4, 2, 1, 1, halved=True, task_fetches=2),
 ]
 
 

@@ -713,11 +713,38 @@ def test_a_long_step_leaves_few_taps_to_a_tile(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(machine, "loads", lambda: 1.8)
     monkeypatch.setattr(machine, "of_amd", lambda: False)
     tiles = [choose_lanes_tile.__wrapped__(12, 864, 3, step) for step in (1, 2, 3)]
+    assert tiles[0] == replace(tiles[1], task_fetches=0)
     near, _, far = [(tile.rows, tile.columns) for tile in tiles]
-    assert tiles[0] == tiles[1] and far[0] > near[0] and far[1] < near[1]
+    assert far[0] > near[0] and far[1] < near[1]
     # But more than four rows cost AMD's processors more.
     monkeypatch.setattr(machine, "of_amd", lambda: True)
     assert [choose_lanes_tile.__wrapped__(12, 864, 3, step).rows for step in (1, 2, 3)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("rows", "maps", "kernel", "step", "fetches"),
+    [
+        (12, 96, 3, 3, 2),  # three tiles of rows share six taps
+        (4, 96, 3, 3, 6),
+        (64, 4, 2, 2, 1),  # rows once more for each of three tiles of taps, not taps for each of sixteen of rows
+        (48, 2, 4, 3, 0),  # the other way
+        (24, 12, 3, 1, 0),  # each position reads what the one before it has read
+        (12, 48, 5, 2, 0),
+    ],
+)
+def test_all_rows_follow_for_some_taps_where_that_reads_less(
+    rows: int, maps: int, kernel: int, step: int, fetches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "of_amd", lambda: True)
+    tile = choose_lanes_tile.__wrapped__(rows, maps * kernel**2, kernel, step)
+    assert tile.task_fetches == fetches
+    assert tile.task_fetches * ceil(rows / tile.rows) >= tile.columns or not fetches
+
+
+def test_with_halves_fewer_rows_stay_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "vector_registers", lambda: 8)
+    assert [choose_lanes_tile.__wrapped__(rows, 64, 1, 1).task_fetches > 0 for rows in (6, 12)] == [True, False]
 
 
 def test_tasks_are_as_large_as_the_second_cache_allows(monkeypatch: pytest.MonkeyPatch) -> None:

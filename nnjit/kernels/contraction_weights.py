@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import first_rows
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
-from nnjit.kernels.simd import entry, prefetch
+from nnjit.kernels.simd import entry, prefetch, prefetch_near
 from nnjit.kernels.sums import in_vectors
 from nnjit.kernels.tiles import TileShape, tile_add, tile_zeros
 
@@ -73,7 +73,8 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
     parts (parts, row tiles * tap tiles * tile.rows * tile.columns), tile by tile as `tile_places` has them, fully
     overwritten; a tile that would pass the last row starts earlier, so some entries stand there twice
     bias_parts (parts, row tiles * tile.rows), likewise, or (parts, 0)  bias_tile: one column of `tile`
-    A task owns a share of a part's tiles. The tile knows the column_step of x.
+    A task owns a share of a part's tiles, all taps for some rows one after the other, or all rows for some taps if the
+    tile fetches. The tile knows the column_step of x.
     """
     part = task // cut.shares
     share = task % cut.shares
@@ -85,26 +86,37 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
     last_tile = tiles * (share + 1) // cut.shares
     entries = tile.rows * tile.columns
     sums, bias_sums = parts[part], bias_parts[part]
-    for k in range(first_tile * entries, last_tile * entries):
-        sums[k] = 0
+    for turn in range(first_tile, last_tile):
+        number = _tile_number(tile, turn, row_tiles, tap_tiles)
+        for k in range(number * entries, (number + 1) * entries):
+            sums[k] = 0
     first_line = lines * part // cut.parts
     last_line = lines * (part + 1) // cut.parts
     for start in range(first_line, last_line, cut.lines):
         stop = min(start + cut.lines, last_line)
-        for number in range(first_tile, last_tile):
+        next_piece = 2 * min(cut.lines, last_line - stop)
+        for turn in range(first_tile, last_tile):
+            number = _tile_number(tile, turn, row_tiles, tap_tiles)
             row = min(number // tap_tiles * tile.rows, extent.rows - tile.rows)
             tap = number % tap_tiles * tile.columns
-            # Each tile also has a row of d or a tap of x brought near where the next piece of this part reads it; what
-            # another thread wrote for its own part stays there.
-            fresh = number - first_tile
-            if fresh < extent.rows:
-                ahead, ahead_first, ahead_step = d.vectors, 0, 1
-                ahead_at = fresh * d.row
+            if tile.task_fetches:
+                # The tiles of all rows share the taps of the next ones, in this piece or in the next.
+                following, ahead_first = turn // row_tiles + 1, 1
+                if following * row_tiles >= last_tile:
+                    following, ahead_first = first_tile // row_tiles, 1 + next_piece
+                fetched = following * tile.columns + turn % row_tiles * tile.task_fetches
+                fetched = min(fetched, len(x_taps) - tile.task_fetches)
+                ahead = (x.vectors, ahead_first, 0, tile.column_step, fetched)
             else:
-                ahead, ahead_first, ahead_step = x.vectors, 1, tile.column_step
-                ahead_at = entry(x_fresh, min(fresh - extent.rows, len(x_fresh) - 1))
-            next_piece = (ahead, ahead_first + 2 * min(cut.lines, last_line - stop), ahead_at, ahead_step)
-            images = (d, x, row, starts, start, stop, x_taps, tap, next_piece)
+                # Each tile also has a row of d or a tap of x brought near where the next piece of this part reads it;
+                # what another thread wrote for its own part stays there.
+                fresh = turn - first_tile
+                if fresh < extent.rows:
+                    ahead = (d.vectors, next_piece, fresh * d.row, 1, 0)
+                else:
+                    fetched = entry(x_fresh, min(fresh - extent.rows, len(x_fresh) - 1))
+                    ahead = (x.vectors, next_piece + 1, fetched, tile.column_step, 0)
+            images = (d, x, row, starts, start, stop, x_taps, tap, ahead)
             if last is not None and tap + tile.columns > len(x_taps):
                 _add_products(last, extent.columns, *images, sums, number * entries)
             else:
@@ -122,26 +134,32 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
                 tile_add_sums(total, bias_sums, bias)
 
 
+@register_jitable
+def _tile_number(tile, turn, row_tiles, tap_tiles):
+    """Which tile has its turn, counted row by row of tiles."""
+    return turn % row_tiles * tap_tiles + turn // row_tiles if tile.task_fetches else turn
+
+
 @register_jitable(forceinline=True)
-def _add_products(tile, columns, d, x, row, starts, first_line, last_line, x_taps, tap, next_piece, sums, at):
+def _add_products(tile, columns, d, x, row, starts, first_line, last_line, x_taps, tap, ahead, sums, at):
     """sums[at + entry of the tile] += its sums over lanes and some lines. Called as a function it takes 4 to 6 % more
     with AVX2."""
-    total = _products(tile, 0, columns, d, x, row, starts, first_line, last_line, x_taps, tap, next_piece)
+    total = _products(tile, 0, columns, d, x, row, starts, first_line, last_line, x_taps, tap, ahead)
     if tile.halved:
-        second = _products(tile, 1, columns, d, x, row, starts, first_line, last_line, x_taps, tap, next_piece)
+        second = _products(tile, 1, columns, d, x, row, starts, first_line, last_line, x_taps, tap, ahead)
         total = tile_add(total, second)
     tile_add_sums(total, sums, at)
 
 
 @register_jitable
-def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_taps, tap, next_piece):
+def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_taps, tap, ahead):
     """The sums of a tile of `contract_lanes` over some lines.
 
-    next_piece: what is to be brought near: an array, where its entry of `starts` is from that of d, what to add to
-    that, and the step of its columns (with the sums of `line_sums` 20 maps from one by 5x5 118 to 140 GFLOP/s, 32 from
-    3 by 3x3 120 to 137)
+    ahead: what is to be brought near: of an array, where its entry of `starts` is from that of d, what to add to that,
+    and the step of its columns (with the sums of `line_sums` 20 maps from one by 5x5 118 to 140 GFLOP/s, 32 from 3 by
+    3x3 120 to 137); or from which one on as many taps as the tile fetches
     """
-    ahead, ahead_first, ahead_at, ahead_step = next_piece
+    vectors, ahead_first, ahead_at, ahead_step, ahead_tap = ahead
     total = tile_zeros(tile, d.vectors)
     for line in range(first_line, last_line):
         d_at = entry(starts, 2 * line) + row * d.row
@@ -149,7 +167,11 @@ def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_t
         next_at = entry(starts, 2 * line + ahead_first) + ahead_at
         for j in range(columns):
             if half == 0:
-                prefetch(ahead, next_at + j * ahead_step)
+                if tile.task_fetches:
+                    for k in range(tile.task_fetches):
+                        prefetch_near(vectors, next_at + j * ahead_step + entry(x_taps, ahead_tap + k))
+                else:
+                    prefetch(vectors, next_at + j * ahead_step)
             x_column = x_at + j * tile.column_step
             total = tile_fma_vectors(tile, total, half, d.vectors, d_at + j, d.row, x.vectors, x_column, x_taps, tap)
     return total
