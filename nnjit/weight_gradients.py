@@ -26,6 +26,7 @@ from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts
 from nnjit.kernels.tiles import SAMPLES, TileShape
+from nnjit.kernels.weight_rows import add_transposed_parts
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.kernels.winograd_weights import (
     BACK_VECTORS,
@@ -187,24 +188,29 @@ class WeightGradients:
             task_fetches=max(1, round(min(tile.columns * lanes, maps) / steps)),
         )
         taps_tile = TileShape(tile.rows, 1)
-        places, row_places = transposed_places(tile, maps, len(taps), lanes)
+        _, row_places = transposed_places(tile, maps, len(taps), lanes)
+        panels, tap_tiles = -(-groups // tile.columns), -(-len(taps) // tile.rows)
         whole = _whole_lines(summed._replace(rows=maps), (across, along))
         extent, starts = _segments(whole, short_segment(whole.columns), (across, along))
         part_bytes = groups * lanes * len(taps) * site.dtype.itemsize
         cut = choose_transposed_cut(len(starts), extent.columns, part_bytes)
-        cut = cut._replace(shares=choose_part_shares(cut.parts, len(places) // (tile.rows * tile.columns)))
+        cut = cut._replace(shares=choose_part_shares(cut.parts, panels * tap_tiles))
         bias_places = tile_places(taps_tile, self.filters, 1, lanes) if of_input else row_places
-        parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
+        parts = site.workspace.passed_on(cut.parts, panels * tap_tiles * tile.rows * tile.columns, lanes)
+        bias_parts = self._bias_parts(site, cut, bias_places)
         row_parts, tap_parts = bias_parts, bias_parts[:, :0].reshape(cut.parts, 0)
         if of_input:
-            places = np.where(places < 0, places, places % self.filters * maps + places // self.filters)
             row_parts, tap_parts = bias_parts[:, :0], bias_parts.reshape(cut.parts, -1)
         scratch = site.workspace.by_thread(cut.lines * extent.columns * lanes * tile.columns)
         images = (across, along, starts.reshape(-1), taps * lanes, site.batch_size)
         summing = taps_tile if tap_parts.size else None
-        operands = (tile, summing, extent, cut, *images, parts[:, 0], row_parts, tap_parts, scratch)
+        operands = (tile, summing, extent, cut, *images, parts, row_parts, tap_parts, scratch)
         site.backward_parameters.append(Call(contract_transposed, cut.parts * cut.shares, operands, work))
-        site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
+        share = choose_remainder_share(tile, panels, tap_tiles)
+        written = (parts, site.gradients["weight"], site.workspace.by_thread(lanes))
+        adding = (tile, maps, len(taps), share, of_input, *written)
+        tasks = panels * -(-tap_tiles // share)
+        site.backward_parameters.append(Call(add_transposed_parts, tasks, adding, 5 * (parts.size + parts[0].size)))
         self._add_bias_parts(site, bias_parts, bias_places)
 
     def _bind_winograd(self, site: Site, form: Form, maps: PhaseMaps, summed: Extent, window: View) -> None:
@@ -240,10 +246,11 @@ class WeightGradients:
         self, site: Site, cut: Cut, planes: int, places: NDArray[np.int64], bias_places: NDArray[np.int64]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Memory for the parts of the gradients of the weights and, if there are any, the biases."""
-        return (
-            site.workspace.passed_on(cut.parts, planes, *places.shape),
-            aligned_zeros((cut.parts, len(bias_places) if "bias" in site.gradients else 0, site.lanes), site.dtype),
-        )
+        return site.workspace.passed_on(cut.parts, planes, *places.shape), self._bias_parts(site, cut, bias_places)
+
+    def _bias_parts(self, site: Site, cut: Cut, places: NDArray[np.int64]) -> NDArray[Any]:
+        """Memory for the parts of the gradients of the biases, if there are any."""
+        return aligned_zeros((cut.parts, len(places) if "bias" in site.gradients else 0, site.lanes), site.dtype)
 
     def _add_bias_parts(self, site: Site, parts: NDArray[Any], places: NDArray[np.int64]) -> None:
         if "bias" in site.gradients:

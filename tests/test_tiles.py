@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nnjit.image_passes import ONE_PHASE
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import Extent, View, Weights, contract
+from nnjit.kernels.contraction import Extent, View, Weights, contract, first_rows
 from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_tasks, strip_vectors
 from nnjit.kernels.contraction_strips_weights import contract_strips_weights, strip_weights_vectors
 from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
@@ -39,6 +39,7 @@ from nnjit.kernels.tiles import (
     tile_sum,
     tile_zeros,
 )
+from nnjit.kernels.weight_rows import add_transposed_parts
 from nnjit.kernels.winograd_transforms import FORMS
 from nnjit.tuning.lines import last_tile
 
@@ -380,7 +381,7 @@ def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
     operands = (tile, TileShape(tile.rows, 1), extent, cut, *images, *sums, scratch)
     calls = [
         Call(contract_transposed, 2 * shares, operands, 1),
-        Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, dw), 1),
+        written(tile, rows, 9, shares, False, parts, dw),
         Call(add_parts, -(-len(bias_places) // SUMS_VECTORS), (bias_parts, bias_places, db), 1),
     ]
     Program(calls).run()
@@ -398,6 +399,15 @@ def test_every_tile_gives_the_same_bits_with_maps_in_the_lanes(dtype: Any) -> No
     for tile in TRANSPOSED_TILES[1:]:
         for shares in (1, 2):
             assert transposed(tile, shares, dtype) == expected, (tile, shares)
+
+
+def written(tile: TileShape, rows: int, taps: int, share: int, along: bool, parts: Any, dw: Any) -> Call:
+    """The call that adds up the parts of `contract_transposed`, by `share` tiles of taps at a time."""
+    L = parts.shape[2]
+    panels, tap_tiles = len(first_rows(-(-rows // L), tile.columns)), len(first_rows(taps, tile.rows))
+    scratch = np.full((get_threads(), L, L), np.nan, dw.dtype)
+    operands = (tile, rows, taps, share, along, parts, dw, scratch)
+    return Call(add_transposed_parts, panels * -(-tap_tiles // share), operands, 1)
 
 
 def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
@@ -420,12 +430,15 @@ def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, byte
     images = (*planes, starts.reshape(-1), side * side * L * np.arange(taps), BLOCKS * L)
     sums = (parts, row_parts, tap_parts.reshape(2, -1))
     operands = (tile, TileShape(tile.rows, 1), Extent(BLOCKS, rows, side, side), cut, *images, *sums, scratch)
-    calls = [Call(contract_transposed, 2 * shares, operands, 1)]
-    for order, of, out in zip(every, (parts, row_parts, tap_parts), found, strict=True):
+    calls = [
+        Call(contract_transposed, 2 * shares, operands, 1),
+        written(tile, rows, taps, shares, True, parts, found[0]),
+    ]
+    for order, of, out in ((row_places, row_parts, found[1]), (tap_places, tap_parts, found[2])):
         calls.append(Call(add_parts, -(-len(order) // SUMS_VECTORS), (of, order, out), 1))
     Program(calls).run()
     tolerance = 1e-5 if dtype == np.float32 else 1e-13
-    expected = np.einsum("nrijl,nkijl->rk", d.astype(float), x.astype(float)).reshape(-1)
+    expected = np.einsum("nrijl,nkijl->kr", d.astype(float), x.astype(float)).reshape(-1)
     row_sums, tap_sums = (values.astype(float).sum((0, 2, 3, 4)) for values in (d, x))
     for out, right in zip(found, (expected, row_sums, tap_sums), strict=True):
         assert_allclose(out, right, rtol=tolerance, atol=10 * tolerance)

@@ -9,9 +9,9 @@ taps, and nothing is transposed but the result.
 from __future__ import annotations
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction_remainder_weights import write_rows
 from nnjit.kernels.simd import full, load, store
 from nnjit.kernels.tiles import TileShape, tile_add_to, tile_fma_samples, tile_zeros
+from nnjit.kernels.weight_rows import write_rows
 
 
 def channels_weights_vectors(tile: TileShape, share: int, lanes: int) -> int:
@@ -59,7 +59,8 @@ def contract_channels_weights(task, thread, tile, extent, piece, share, d, x, x_
                         d_at += d.column
                         x_at += x.column
                 tile_add_to(total, sums, (number - first_tile) * of_tile)
-    write_rows(tile, extent.rows, panel, group, first_tile, last_tile, share, sums, dw, taps, False)
+    space, last_row = share * of_tile, groups * lanes
+    write_rows(tile, extent.rows, panel, group, last_row, first_tile, last_tile, sums, sums, space, dw, taps, False)
     if first_tile == 0 and len(db):
         for c in range(panel * tile.columns - group, tile.columns):
             total = full(sums, 0.0)

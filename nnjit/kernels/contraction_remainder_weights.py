@@ -8,12 +8,10 @@ are so few products that one sum for each weight is enough.
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import full, load, load_apart, store
-from nnjit.kernels.tiles import TileShape, tile_add_to, tile_fma_samples, tile_store, tile_zeros
-from nnjit.kernels.transposition import tile_across
+from nnjit.kernels.tiles import TileShape, tile_add_to, tile_fma_samples, tile_zeros
+from nnjit.kernels.weight_rows import write_rows
 
 
 def remainder_weights_vectors(tile: TileShape, share: int, lanes: int) -> int:
@@ -86,9 +84,10 @@ def contract_remainder_weights(task, thread, tile, extent, adds, piece, share, d
                     d_at += tile.samples * tile.columns
                     x_at += x.column * lanes
             tile_add_to(total, sums, (number - first_tile) * of_tile)
-    write_rows(tile, extent.rows, panel, group, first_tile, last_tile, share, sums, dw, taps, adds)
+    space = share * of_tile
+    last_row = groups * lanes
+    write_rows(tile, extent.rows, panel, group, last_row, first_tile, last_tile, sums, sums, space, dw, taps, adds)
     # Groups that the task before this one has are left alone.
-    across = share * of_tile
     for c in range(panel * tile.columns - group, tile.columns):
         row = (group + c) * lanes
         rows = min(lanes, extent.rows - row)
@@ -96,44 +95,6 @@ def contract_remainder_weights(task, thread, tile, extent, adds, piece, share, d
             total = full(sums, 0.0)
             for at in range(panel * extent.lines * of_line + c, (panel + 1) * extent.lines * of_line, tile.columns):
                 total = total + load(d, at)
-            store(sums, across, total)
+            store(sums, space, total)
             for r in range(rows):
-                db[row + r] = db[row + r] + sums[across, r] if adds else sums[across, r]
-
-
-@register_jitable
-def write_rows(tile, rows, panel, group, first_tile, last_tile, share, sums, dw, taps, adds):
-    """dw[r * taps + k] = the sums of tiles of taps from `first_tile` to before `last_tile`, which lie one after the
-    other from sums[0] on, or added to it, if it `adds`.
-
-    rows: R in all  group: the first group of L rows of the tiles, of which those of the panels before this one, and
-    taps of the tiles before the first one, are left alone. Behind `share` tiles sums has space for one that is
-    transposed.
-    """
-    lanes = sums.shape[1]
-    of_tile = tile.rows * tile.columns
-    # The taps from `first` on have their sums one after the other; a last tile that starts earlier has some again.
-    first = min(first_tile * tile.rows, taps - tile.rows)
-    last = min(last_tile * tile.rows, taps)
-    again = last_tile * tile.rows - last if last_tile > first_tile + 1 else 0
-    if again:
-        for k in range((last_tile - first_tile - 1) * of_tile, (last_tile - first_tile) * of_tile):
-            store(sums, k - again * tile.columns, load(sums, k))
-    own = first_tile * tile.rows
-    across = share * of_tile
-    for c in range(panel * tile.columns - group, tile.columns):
-        row = (group + c) * lanes
-        present = min(lanes, rows - row)
-        whole = own + (last - own) // lanes * lanes
-        for k in range(own, whole, lanes):
-            at = (k - first) * tile.columns + c
-            tile_store(tile_across(sums, at, tile.columns), sums, across, 1, 0, 0)
-            for r in range(present):
-                to = (row + r) * taps + k
-                value = load(sums, across + r)
-                store(dw, to, value + load(dw, to) if adds else value)
-        for k in range(whole, last):
-            for r in range(present):
-                value = sums[(k - first) * tile.columns + c, r]
-                to = (row + r) * taps + k
-                dw[to] = dw[to] + value if adds else value
+                db[row + r] = db[row + r] + sums[space, r] if adds else sums[space, r]
