@@ -28,7 +28,7 @@ from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, wino
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.parameters import aligned_zeros
 from nnjit.site import Site, apart_call, zeros_call
-from nnjit.tuning.contraction import choose_tile
+from nnjit.tuning.contraction import choose_tasks, choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share, edge_bands
 from nnjit.tuning.contraction_packed import (
     choose_packed_shares,
@@ -227,12 +227,13 @@ def _contraction(site: Site, sums: Sums, x: View) -> tuple[Order, Contraction]:
         weights = Weights(packed.reshape(-1), passed.group, passed.lines, columns_used)
         arguments = (weights, x._replace(row=0), passed.x, ends.bias, ends.out, ends.epilogue)
         extent, work = ends.extent, _work(site, ends, taps)
-        tasks = len(packed) * extent.lines * extent.blocks
+        lines = extent.blocks * extent.lines // (1 if ends.winners is None else 2)
+        tasks = choose_tasks(work, lines * len(packed))
         if ends.winners is None:
-            return Call(contract, tasks, (tile, last, extent, ends.phases.places, *arguments, ends.y), work)
+            return Call(contract, tasks, (tile, last, tasks, extent, ends.phases.places, *arguments, ends.y), work)
         scratch = site.workspace.by_thread(line_pair_vectors(tile, extent))
-        operands = (tile, last, extent, *arguments, ends.winners, scratch)
-        return Call(contract_pooled, tasks // 2, operands, work)
+        operands = (tile, last, tasks, extent, *arguments, ends.winners, scratch)
+        return Call(contract_pooled, tasks, operands, work)
 
     return Order(passed.w, ends.phases, tile.rows), contraction
 

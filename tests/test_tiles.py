@@ -220,7 +220,9 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     weights = Weights(packed.reshape(-1), 3, lines, columns)
     images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
     last = last_tile(forward_tile, COLUMNS * tile.units)
-    forward = (forward_tile, last, extent, ONE_PHASE.places, weights, *images)
+    # Tasks that end within a line, and within a block.
+    tasks = min(4, BLOCKS * LINES * row_tiles)
+    forward = (forward_tile, last, tasks, extent, ONE_PHASE.places, weights, *images)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)
     steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)
@@ -245,7 +247,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     )
     calls = [
         Call(pack_rows, row_tiles, pack, 1),
-        Call(contract, BLOCKS * LINES * row_tiles, forward, 1),
+        Call(contract, tasks, forward, 1),
         Call(contract_lanes, 4, backward, 1),
         Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts.reshape(2, -1, L), places, dw), 1),
         Call(add_parts, -(-len(bias_places) // SUMS_VECTORS), (bias_parts.reshape(2, -1, L), bias_places, db), 1),

@@ -47,7 +47,7 @@ from nnjit.tuning.algorithms import (
     form_cost,
     form_for,
 )
-from nnjit.tuning.contraction import choose_tile
+from nnjit.tuning.contraction import TASK_WORK, choose_tasks, choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_shares, choose_packed_tile, choose_packed_tiles
 from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile
@@ -697,7 +697,7 @@ def test_phases_that_read_the_same_are_computed_together_with_the_same_bits(
                 patch.setattr(Convolution, "_alike_phases", _each_phase_alone)
             stack = Stack(layers, (2, side, side), np.dtype(np.float64), batch_size=9)
         calls = [call for call in stack.bound.sites[-1].backward_input if call.kernel is contract]
-        phases = sorted(len(call.arguments[3]) for call in calls)
+        phases = sorted(len(call.arguments[4]) for call in calls)
         assert phases == (expected if together else [1] * stride**2)
         found.append(stack.run(*stack.random(9)).bits())
     assert found[0] == found[1]
@@ -719,6 +719,34 @@ def test_a_long_step_leaves_few_taps_to_a_tile(monkeypatch: pytest.MonkeyPatch) 
     # But more than four rows cost AMD's processors more.
     monkeypatch.setattr(machine, "of_amd", lambda: True)
     assert [choose_lanes_tile.__wrapped__(12, 864, 3, step).rows for step in (1, 2, 3)] == [4, 4, 4]
+
+
+def test_a_task_has_several_tiles_of_rows_but_every_thread_some_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: 2)
+    assert choose_tasks(TASK_WORK * 50, 10_000) == 50
+    assert choose_tasks(TASK_WORK * 50, 30) == 30
+    assert choose_tasks(TASK_WORK * 2, 10_000) == 8
+    assert choose_tasks(TASK_WORK * 2, 3) == 3
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_any_number_of_tasks_gives_the_same_bits(pooled: bool) -> None:
+    """Tasks that end within a line, a block or a phase; of some blocks, and of one tile each."""
+    layers: list[Layer] = [Conv2d(filters=26, kernel=(4, 4), stride=(1, 1) if pooled else (2, 2))]
+    layers += [MaxPool(window=(2, 2))] if pooled else []
+    found, numbers = [], []
+    for tasks in (1, 7, 10_000):
+        with pytest.MonkeyPatch.context() as patch, remainders(taken=False):
+            patch.setattr(image_passes, "choose_tasks", lambda work, tiles, tasks=tasks: min(tasks, tiles))
+            patch.setattr(image_passes, "choose_packed_tile", lambda *sizes: None)
+            patch.setattr(weight_gradients, "choose_weights_remainder", lambda *sizes: 0)
+            stack = Stack(layers, (3, 11, 11), np.dtype(np.float32), batch_size=33)
+        kernel = contract_pooled if pooled else contract
+        calls = [call for call in (*stack.bound.forward, *stack.bound.backward) if call.kernel is kernel]
+        numbers.append(max(call.tasks for call in calls))
+        found.append(stack.run(*stack.random(33)).bits())
+    assert numbers[:2] == [1, 7] and numbers[2] > 30
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(

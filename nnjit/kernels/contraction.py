@@ -129,8 +129,8 @@ def contract_tile(tile, number, column, w, w_first, x, x_taps, ahead, bias, row,
 
 @register_jitable(forceinline=True)
 def contract_line(tile, last, extent, w, x, x_taps, bias, out, epilogue, y, block, line, row_tile, alone):
-    """What a task of `contract` computes: a tile of rows of a line, the first of which out and y start with. Among
-    those of all phases it is number `row_tile`, among those of its own number `alone`.
+    """A tile of rows of a line, the first of which out and y start with. Among those of all phases it is number
+    `row_tile`, among those of its own number `alone`.
 
     LLVM makes it a part of its callers' code: as a function that is called it finds its operands in memory (to 64 maps
     by 9x9 722 instead of 662 us on one core). Inlined by Numba it is no faster, and `contract` takes 1.6 instead of
@@ -156,7 +156,7 @@ def contract_line(tile, last, extent, w, x, x_taps, bias, out, epilogue, y, bloc
 
 
 @kernel
-def contract(task, tile, last, extent, phases, w, x, x_taps, bias, out, epilogue, y):
+def contract(task, tile, last, tasks, extent, phases, w, x, x_taps, bias, out, epilogue, y):
     """out[p, n, r, i, j] = epilogue(bias[r] + sum over k of w[p, r, k] * x[n, i, j, x_taps[k]], y[p, n, r, i, j])
 
     last: the tile for the last columns of a line, where its tiles leave some, which has only those (3x3 with a stride
@@ -165,22 +165,32 @@ def contract(task, tile, last, extent, phases, w, x, x_taps, bias, out, epilogue
     w Weights (P, R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
     Taps come in runs of tile.run: those of a run lie tile.run_step apart in x, or as far as the first two taps if that
     is 0.
-    A task owns a block, a phase's tile of rows and a line. A tile that would pass the last row starts earlier instead
-    and computes some rows twice; it leaves the rows of the tile before it alone, since out holds sums until a long
-    epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us), but for
-    halves. The columns of a halved tile are halves of vectors; those of x and out then lie side by side.
+    A task owns some tiles of rows that follow each other: first those of all phases of a line, then those of the next
+    one, which read much of what those before have brought near. A tile that would pass the last row starts earlier
+    instead and computes some rows twice; it leaves the rows of the tile before it alone, since out holds sums until a
+    long epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us), but
+    for halves. The columns of a halved tile are halves of vectors; those of x and out then lie side by side.
     """
-    # Rows vary fastest: the tasks that follow each other read the same lines of x, which then come from a near cache.
     of_phase = (extent.rows + tile.rows - 1) // tile.rows
     row_tiles = len(phases) * of_phase
-    row_tile = task % row_tiles
+    tiles = extent.blocks * extent.lines * row_tiles
+    first = tiles * task // tasks
+    line, row_tile = first // row_tiles, first % row_tiles
+    block, line = line // extent.lines, line % extent.lines
     phase, alone = row_tile // of_phase, row_tile % of_phase
-    row = min(alone * tile.rows, extent.rows - tile.rows)
-    line = task // row_tiles % extent.lines
-    block = task // (row_tiles * extent.lines)
-    out = view_from(out, phases[phase, 0] + out.start + block * out.block + row * out.row + line * out.line)
-    y = view_from(y, phases[phase, 1] + y.start + block * y.block + row * y.row + line * y.line)
-    contract_line(tile, last, extent, w, x, x_taps, bias, out, epilogue, y, block, line, row_tile, alone)
+    for _ in range(first, tiles * (task + 1) // tasks):
+        row = min(alone * tile.rows, extent.rows - tile.rows)
+        to = view_from(out, phases[phase, 0] + out.start + block * out.block + row * out.row + line * out.line)
+        of = view_from(y, phases[phase, 1] + y.start + block * y.block + row * y.row + line * y.line)
+        row_tile = phase * of_phase + alone
+        contract_line(tile, last, extent, w, x, x_taps, bias, to, epilogue, of, block, line, row_tile, alone)
+        alone += 1
+        if alone == of_phase:
+            phase, alone = phase + 1, 0
+        if phase == len(phases):
+            line, phase = line + 1, 0
+        if line == extent.lines:
+            block, line = block + 1, 0
 
 
 def line_pair_vectors(tile, extent: Extent) -> int:
@@ -189,32 +199,39 @@ def line_pair_vectors(tile, extent: Extent) -> int:
 
 
 @kernel
-def contract_pooled(task, thread, tile, last, extent, w, x, x_taps, bias, out, epilogue, winners, scratch):
+def contract_pooled(task, thread, tile, last, tasks, extent, w, x, x_taps, bias, out, epilogue, winners, scratch):
     """out[n, r, i, j] = the largest entry at lines 2i, 2i + 1 and columns 2j, 2j + 1 of what `contract` computes for
     `extent`, without y; winners: which of the four it was, as `pooling.max_pool_forward` counts them
 
     w Weights (R, K)  x View (N, -, 2*I, 2*J)  x_taps (K,)  bias (R,)
     out View (N, R, I, J)  winners (N*R*I*J, L) of unsigned integers, both fully overwritten
     scratch (threads, vectors, L): `line_pair_vectors` for the calling thread
-    A task owns a block, a tile of rows and a line of out. The lines that it pools stay in the first cache.
+    A task owns some tiles of rows, as in `contract`. The lines that it pools stay in the first cache.
     """
     lines, columns = extent.lines // 2, extent.columns // 2
     row_tiles = (extent.rows + tile.rows - 1) // tile.rows
-    row_tile = task % row_tiles
-    row = min(row_tile * tile.rows, extent.rows - tile.rows)
-    shared = row_tile * tile.rows - row
-    line = task // row_tiles % lines
-    block = task // (row_tiles * lines)
+    tiles = extent.blocks * lines * row_tiles
+    first = tiles * task // tasks
+    row_tile, line, block = first % row_tiles, first // row_tiles % lines, first // (row_tiles * lines)
     near = View(scratch[thread], 0, 0, 2 * extent.columns | 1, extent.columns, 1)
-    for u in range(2):
-        of_two = view_from(near, u * near.line)
-        contract_line(
-            tile, last, extent, w, x, x_taps, bias, of_two, epilogue, of_two, block, 2 * line + u, row_tile, row_tile
-        )
-    for r in range(shared, tile.rows):
-        out_at = out.start + block * out.block + (row + r) * out.row + line * out.line
-        number = ((block * extent.rows + row + r) * lines + line) * columns
-        for j in range(columns):
-            best, winner = best_of_four(near.vectors, r * near.row + 2 * j, near.line, 1)
-            store(out.vectors, out_at + j * out.column, best)
-            store_integers(winners, number + j, winner)
+    for _ in range(first, tiles * (task + 1) // tasks):
+        row = min(row_tile * tile.rows, extent.rows - tile.rows)
+        shared = row_tile * tile.rows - row
+        for u in range(2):
+            of_two = view_from(near, u * near.line)
+            number = 2 * line + u
+            contract_line(
+                tile, last, extent, w, x, x_taps, bias, of_two, epilogue, of_two, block, number, row_tile, row_tile
+            )
+        for r in range(shared, tile.rows):
+            out_at = out.start + block * out.block + (row + r) * out.row + line * out.line
+            number = ((block * extent.rows + row + r) * lines + line) * columns
+            for j in range(columns):
+                best, winner = best_of_four(near.vectors, r * near.row + 2 * j, near.line, 1)
+                store(out.vectors, out_at + j * out.column, best)
+                store_integers(winners, number + j, winner)
+        row_tile += 1
+        if row_tile == row_tiles:
+            line, row_tile = line + 1, 0
+        if line == lines:
+            block, line = block + 1, 0
