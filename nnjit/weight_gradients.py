@@ -207,10 +207,12 @@ class WeightGradients:
         operands = (tile, summing, extent, cut, *images, parts, row_parts, tap_parts, scratch)
         site.backward_parameters.append(Call(contract_transposed, cut.parts * cut.shares, operands, work))
         share = choose_remainder_share(tile, panels, tap_tiles)
-        written = (parts, site.gradients["weight"], site.workspace.by_thread(lanes))
-        adding = (tile, maps, len(taps), share, of_input, *written)
-        tasks = panels * -(-tap_tiles // share)
-        site.backward_parameters.append(Call(add_transposed_parts, tasks, adding, 5 * (parts.size + parts[0].size)))
+        sizes, memory = (maps, len(taps), share), site.workspace.by_thread(lanes)
+        adding = (tile, *sizes, of_input, parts, site.gradients["weight"], memory)
+        adding_work = 5 * (parts.size + parts[0].size)
+        site.backward_parameters.append(
+            Call(add_transposed_parts, panels * -(-tap_tiles // share), adding, adding_work)
+        )
         self._add_bias_parts(site, bias_parts, bias_places)
 
     def _bind_winograd(self, site: Site, form: Form, maps: PhaseMaps, summed: Extent, window: View) -> None:
