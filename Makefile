@@ -7,9 +7,9 @@ PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The tests that also run without the compiler: there kernels are Python, so wrong indices raise and coverage sees them.
-NOJIT_TESTS := tests/test_simd.py tests/test_tiles.py tests/test_tuning.py tests/test_lane_math.py tests/test_kernels.py \
-	tests/test_layers.py tests/test_losses.py tests/test_network.py tests/test_optimizers.py tests/test_steps.py \
-	tests/test_program.py tests/test_packing.py
+NOJIT_TESTS := tests/test_simd.py tests/test_tiles.py tests/test_tuning.py tests/test_tuning_tiles.py \
+	tests/test_tuning_bits.py tests/test_lane_math.py tests/test_kernels.py tests/test_layers.py tests/test_losses.py \
+	tests/test_network.py tests/test_optimizers.py tests/test_steps.py tests/test_program.py tests/test_packing.py
 
 .PHONY: train test test-peers bench lint types format check clean
 
