@@ -26,7 +26,7 @@ from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts
 from nnjit.kernels.tiles import SAMPLES, TileShape
-from nnjit.kernels.weight_rows import add_transposed_parts
+from nnjit.kernels.weight_rows import add_tile_parts, add_transposed_parts
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.kernels.winograd_weights import (
     BACK_VECTORS,
@@ -156,17 +156,20 @@ class WeightGradients:
         line = self.filters * extent.columns + self.channels * window.line
         part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
         cut = choose_lanes_cut(len(starts), extent.columns, line, part_bytes, width, right)
-        places = tile_places(tile, self.filters, len(x_taps), site.lanes)
-        tiles = -(-self.filters // tile.rows) * -(-len(x_taps) // tile.columns)
+        row_tiles = -(-self.filters // tile.rows)
+        tiles = row_tiles * -(-len(x_taps) // tile.columns)
         cut = cut._replace(shares=choose_part_shares(cut.parts, tiles))
         bias_places = tile_places(bias_tile, self.filters, 1, site.lanes)
-        parts, bias_parts = self._parts(site, cut, 1, places, bias_places)
-        sums, bias_sums = parts.reshape(cut.parts, -1), bias_parts.reshape(cut.parts, -1)
+        # A vector is read from each number on.
+        vectors = -(-tiles * tile.rows * tile.columns // site.lanes) + 1
+        parts = site.workspace.passed_on(cut.parts, vectors * site.lanes)
+        bias_parts = self._bias_parts(site, cut, bias_places)
         images = (site.dout.view, window, starts.reshape(-1), x_taps)
         last = last_tile(tile, len(x_taps))
-        operands = (tile, last, bias_tile, extent, cut, *images, x_fresh, sums, bias_sums)
+        operands = (tile, last, bias_tile, extent, cut, *images, x_fresh, parts, bias_parts.reshape(cut.parts, -1))
         site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
-        site.backward_parameters.append(_add_parts(parts[:, 0], places, site.gradients["weight"]))
+        adding = (tile, self.filters, len(x_taps), parts, site.gradients["weight"])
+        site.backward_parameters.append(Call(add_tile_parts, row_tiles, adding, 5 * (parts.size + parts[0].size)))
         self._add_bias_parts(site, bias_parts, bias_places)
 
     def _bind_transposed(
@@ -226,7 +229,8 @@ class WeightGradients:
         part_bytes = form.entries * groups * lanes * channels * site.dtype.itemsize
         cut = choose_groups_cut(summed.blocks * tiling.groups, part_bytes)
         cut = cut._replace(shares=choose_row_shares(cut.parts, -(-channels // tile.rows)))
-        parts, bias_parts = self._parts(site, cut, form.entries, places, bias_places)
+        parts = site.workspace.passed_on(cut.parts, form.entries, *places.shape)
+        bias_parts = self._bias_parts(site, cut, bias_places)
         rows = len(bias_places) * lanes
         scratch = site.workspace.by_thread(weights_scratch_vectors(form, tiling, rows, lanes))
         steps = np.arange(channels, dtype=np.int64) * tiling.group * lanes
@@ -244,19 +248,14 @@ class WeightGradients:
         )
         self._add_bias_parts(site, bias_parts, bias_places)
 
-    def _parts(
-        self, site: Site, cut: Cut, planes: int, places: NDArray[np.int64], bias_places: NDArray[np.int64]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Memory for the parts of the gradients of the weights and, if there are any, the biases."""
-        return site.workspace.passed_on(cut.parts, planes, *places.shape), self._bias_parts(site, cut, bias_places)
-
     def _bias_parts(self, site: Site, cut: Cut, places: NDArray[np.int64]) -> NDArray[Any]:
         """Memory for the parts of the gradients of the biases, if there are any."""
         return aligned_zeros((cut.parts, len(places) if "bias" in site.gradients else 0, site.lanes), site.dtype)
 
     def _add_bias_parts(self, site: Site, parts: NDArray[Any], places: NDArray[np.int64]) -> None:
         if "bias" in site.gradients:
-            site.backward_parameters.append(_add_parts(parts, places, site.gradients["bias"]))
+            operands, tasks = (parts, places, site.gradients["bias"]), -(-len(places) // SUMS_VECTORS)
+            site.backward_parameters.append(Call(add_parts, tasks, operands, 20 * places.size + 5 * parts.size))
 
 
 def _whole_lines(extent: Extent, views: Sequence[View]) -> Extent:
@@ -273,7 +272,3 @@ def _segments(whole: Extent, columns: int, views: Sequence[View]) -> tuple[Exten
     n, i, k = grid(range(whole.blocks), range(whole.lines), range(each))
     starts = [view.start + n * view.block + i * view.line + k * columns * view.column for view in views]
     return whole._replace(lines=whole.lines * each, columns=columns), np.stack(starts, axis=1)
-
-
-def _add_parts(parts: NDArray[Any], places: NDArray[np.int64], out: NDArray[Any]) -> Call:
-    return Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts, places, out), 20 * places.size + 5 * parts.size)

@@ -104,7 +104,8 @@ def written(call: Call, task: int) -> dict[str, NDArray[np.bool_]]:
 def overlapping(calls: list[Call]) -> list[str]:
     """The kernels of which two tasks of one call fill the same entry, or none fills an entry of a sum.
 
-    Sums that stand row by row, not in vectors of maps, are padded to whole vectors, which nothing fills.
+    Sums that stand row by row, not in vectors of maps, are padded to whole vectors, which nothing fills, and those of
+    weights by one more, since vectors are read from each number on.
     """
     found = []
     for call in calls:
@@ -112,7 +113,7 @@ def overlapping(calls: list[Call]) -> list[str]:
         for name in tasks[0]:
             owners = np.sum([filled[name] for filled in tasks], axis=0)
             by_rows = name == "tap_parts" or call.kernel.__name__ == "contract_lanes"
-            padding = lanes(np.float64) - 1 if by_rows else 0
+            padding = (lanes(np.float64) - 1 if by_rows else 0) + lanes(np.float64) * (name == "parts" and by_rows)
             empty = name in SUMS and (owners < 1).reshape(len(owners), -1).sum(axis=1).max() > padding
             if (owners > 1).any() or empty:
                 found.append(call.kernel.__name__)

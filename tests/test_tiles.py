@@ -39,7 +39,7 @@ from nnjit.kernels.tiles import (
     tile_sum,
     tile_zeros,
 )
-from nnjit.kernels.weight_rows import add_transposed_parts
+from nnjit.kernels.weight_rows import add_tile_parts, add_transposed_parts
 from nnjit.kernels.winograd_transforms import FORMS
 from nnjit.tuning.lines import last_tile
 
@@ -226,8 +226,9 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)
     steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)
-    places, bias_places = tile_places(tile, ROWS, TAPS, L), tile_places(bias_tile, ROWS, 1, L)
-    parts, bias_parts = (np.full((2, in_tiles.size), np.nan, dtype) for in_tiles in (places, bias_places))
+    bias_places = tile_places(bias_tile, ROWS, 1, L)
+    parts = np.full((2, row_tiles * -(-TAPS // tile.columns) * tile.rows * tile.columns + L), np.nan, dtype)
+    bias_parts = np.full((2, bias_places.size), np.nan, dtype)
     db = np.full(ROWS, np.nan, dtype)
     n, i = (axis.reshape(-1) for axis in np.mgrid[:BLOCKS, :LINES])
     starts = np.stack([view.start + n * view.block + i * view.line for view in (plane, x_view)], axis=1)
@@ -249,7 +250,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
         Call(pack_rows, row_tiles, pack, 1),
         Call(contract, tasks, forward, 1),
         Call(contract_lanes, 4, backward, 1),
-        Call(add_parts, -(-len(places) // SUMS_VECTORS), (parts.reshape(2, -1, L), places, dw), 1),
+        Call(add_tile_parts, row_tiles, (steady, ROWS, TAPS, parts, dw), 1),
         Call(add_parts, -(-len(bias_places) // SUMS_VECTORS), (bias_parts.reshape(2, -1, L), bias_places, db), 1),
     ]
     Program(calls).run()

@@ -1,8 +1,9 @@
-"""Sums that have maps in the lanes, tile after tile of taps, become rows of a convolution's weights.
+"""The sums of tiles become rows of a convolution's weights.
 
-    dw[r * K + k] = lane of r of the sum of k
+    dw[r * K + k] = sum over p of parts[p, r, k]
 
-A panel's sums are those of its tiles of taps one after the other, tile.rows taps of tile.columns vectors each; a last
+Either each is a number, as `contract_lanes` leaves it, or they have maps in the lanes, as from `contract_transposed`.
+Those of a panel are then its tiles of taps one after the other, tile.rows taps of tile.columns vectors each; a last
 tile that would pass the last tap starts earlier and has some taps again.
 """
 
@@ -11,9 +12,32 @@ from __future__ import annotations
 from numba.extending import register_jitable
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import load, store, store_first
+from nnjit.kernels.simd import full, load, load_numbers, store, store_first
 from nnjit.kernels.tiles import tile_store
 from nnjit.kernels.transposition import tile_of_rows
+
+
+@kernel
+def add_tile_parts(task, tile, rows, taps, parts, dw):
+    """dw[r * K + k] = sum over p of parts[p, r, k]
+
+    parts (P, row tiles * tap tiles * tile.rows * tile.columns + L or more): tile by tile, each row by row; the last
+    tile of a row of tiles has the taps that are left, side by side, one that would pass the last row starts earlier
+    dw (R * K,)
+    A task owns a row of tiles. Written number by number, each to a place from a table, 24 x 768 weights took 7 us on
+    one core with Zen 5, now 3; with AVX2 15 in tiles of two taps, 8 x 1600 in tiles of five as long as before.
+    """
+    tap_tiles = (taps + tile.columns - 1) // tile.columns
+    first = task * tap_tiles * tile.rows * tile.columns
+    row, like = min(task * tile.rows, rows - tile.rows), full(dw, 0.0)
+    for tap in range(0, taps, tile.columns):
+        width = min(tile.columns, taps - tap)
+        for r in range(task * tile.rows - row, tile.rows):
+            at, to = first + tap * tile.rows + r * width, (row + r) * taps + tap
+            total = load_numbers(like, parts, (0, at))
+            for p in range(1, len(parts)):
+                total = total + load_numbers(like, parts, (p, at))
+            store_first(dw, to, total, width)
 
 
 @kernel
