@@ -22,9 +22,9 @@ from nnjit.kernels.contraction_remainder_weights import (
     rows_of_samples,
 )
 from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
-from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
+from nnjit.kernels.contraction_weights import Cut, contract_lanes
 from nnjit.kernels.program import Call
-from nnjit.kernels.sums import SUMS_VECTORS, add_parts
+from nnjit.kernels.sums import SUMS_VECTORS, add_parts, row_places
 from nnjit.kernels.tiles import SAMPLES, TileShape
 from nnjit.kernels.weight_rows import add_tile_parts, add_transposed_parts
 from nnjit.kernels.winograd_transforms import Form
@@ -159,7 +159,7 @@ class WeightGradients:
         row_tiles = -(-self.filters // tile.rows)
         tiles = row_tiles * -(-len(x_taps) // tile.columns)
         cut = cut._replace(shares=choose_part_shares(cut.parts, tiles))
-        bias_places = tile_places(bias_tile, self.filters, 1, site.lanes)
+        bias_places = row_places(bias_tile, self.filters, site.lanes)
         # A vector is read from each number on.
         vectors = -(-tiles * tile.rows * tile.columns // site.lanes) + 1
         parts = site.workspace.passed_on(cut.parts, vectors * site.lanes)
@@ -191,14 +191,14 @@ class WeightGradients:
             task_fetches=max(1, round(min(tile.columns * lanes, maps) / steps)),
         )
         taps_tile = TileShape(tile.rows, 1)
-        _, row_places = transposed_places(tile, maps, len(taps), lanes)
+        _, map_places = transposed_places(tile, maps, len(taps), lanes)
         panels, tap_tiles = -(-groups // tile.columns), -(-len(taps) // tile.rows)
         whole = _whole_lines(summed._replace(rows=maps), (across, along))
         extent, starts = _segments(whole, short_segment(whole.columns), (across, along))
         part_bytes = groups * lanes * len(taps) * site.dtype.itemsize
         cut = choose_transposed_cut(len(starts), extent.columns, part_bytes)
         cut = cut._replace(shares=choose_part_shares(cut.parts, panels * tap_tiles))
-        bias_places = tile_places(taps_tile, self.filters, 1, lanes) if of_input else row_places
+        bias_places = row_places(taps_tile, self.filters, lanes) if of_input else map_places
         parts = site.workspace.passed_on(cut.parts, panels * tap_tiles * tile.rows * tile.columns, lanes)
         bias_parts = self._bias_parts(site, cut, bias_places)
         row_parts, tap_parts = bias_parts, bias_parts[:, :0].reshape(cut.parts, 0)

@@ -19,12 +19,12 @@ from nnjit.kernels.contraction import Extent, View, Weights, contract, first_row
 from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_tasks, strip_vectors
 from nnjit.kernels.contraction_strips_weights import contract_strips_weights, strip_weights_vectors
 from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
-from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_places
+from nnjit.kernels.contraction_weights import Cut, contract_lanes
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
 from nnjit.kernels.packing import pack_rows, spans_of
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.simd import lanes, store
-from nnjit.kernels.sums import SUMS_VECTORS, add_parts
+from nnjit.kernels.sums import SUMS_VECTORS, add_parts, row_places
 from nnjit.kernels.threads import get_threads
 from nnjit.kernels.tiles import (
     SAMPLES,
@@ -226,7 +226,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
     cut = Cut(2, 2, 2)
     steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)
-    bias_places = tile_places(bias_tile, ROWS, 1, L)
+    bias_places = row_places(bias_tile, ROWS, L)
     parts = np.full((2, row_tiles * -(-TAPS // tile.columns) * tile.rows * tile.columns + L), np.nan, dtype)
     bias_parts = np.full((2, bias_places.size), np.nan, dtype)
     db = np.full(ROWS, np.nan, dtype)
@@ -422,10 +422,10 @@ def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, byte
     d, x = (rng.standard_normal((BLOCKS, count, side, side, L)).astype(dtype) for count in (rows, taps))
     n, i = (axis.reshape(-1) for axis in np.mgrid[:BLOCKS, :side])
     starts = np.stack([(n * count * side + i) * side for count in (rows, taps)], axis=1)
-    places, row_places = transposed_places(tile, rows, taps, L)
-    tap_places = tile_places(TileShape(tile.rows, 1), taps, 1, L)
+    places, map_places = transposed_places(tile, rows, taps, L)
+    tap_places = row_places(TileShape(tile.rows, 1), taps, L)
     cut = Cut(2, 2, shares)
-    every = (places, row_places, tap_places)
+    every = (places, map_places, tap_places)
     parts, row_parts, tap_parts = (np.full((2, *order.shape), np.nan, dtype) for order in every)
     found = [np.full(count, np.nan, dtype) for count in (rows * taps, rows, taps)]
     planes = [View(values.reshape(-1, L), 0, 0, side * side, 0, 1) for values in (d, x)]
@@ -437,7 +437,7 @@ def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, byte
         Call(contract_transposed, 2 * shares, operands, 1),
         written(tile, rows, taps, shares, True, parts, found[0]),
     ]
-    for order, of, out in ((row_places, row_parts, found[1]), (tap_places, tap_parts, found[2])):
+    for order, of, out in ((map_places, row_parts, found[1]), (tap_places, tap_parts, found[2])):
         calls.append(Call(add_parts, -(-len(order) // SUMS_VECTORS), (of, order, out), 1))
     Program(calls).run()
     tolerance = 1e-5 if dtype == np.float32 else 1e-13

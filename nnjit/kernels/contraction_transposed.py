@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import first_rows
-from nnjit.kernels.contraction_weights import once
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors
 from nnjit.kernels.simd import entry, full, load, prefetch_near, store
+from nnjit.kernels.sums import once
 from nnjit.kernels.tiles import (
     SAMPLES,
     TileShape,

@@ -9,39 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 from numba.extending import register_jitable
-from numpy.typing import NDArray
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.contraction import first_rows
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
 from nnjit.kernels.simd import entry, prefetch, prefetch_near
-from nnjit.kernels.sums import in_vectors
-from nnjit.kernels.tiles import TileShape, tile_add, tile_zeros
-
-
-def tile_places(tile: TileShape, rows: int, columns: int, lanes: int) -> NDArray[np.int64]:
-    """Where the entries of a matrix (rows, columns) go that stand tile after tile, row by row of tiles: (V, L) int64.
-
-    The last tile of a row has the columns that are left, side by side. -1 for what follows those, and for entries that
-    an earlier tile has too, since a tile that would pass the last row starts earlier.
-    """
-    in_rows = first_rows(rows, tile.rows)[:, None] + np.arange(tile.rows)
-    places = np.full((len(in_rows), -(-columns // tile.columns), tile.rows * tile.columns), -1, np.int64)
-    for number, first in enumerate(range(0, columns, tile.columns)):
-        there = in_rows[:, :, None] * columns + np.arange(first, min(first + tile.columns, columns))
-        places[:, number, : there[0].size] = there.reshape(len(in_rows), -1)
-    return in_vectors(once(places), lanes)
-
-
-def once(places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The places in a row, -1 in the stead of those that stand there already."""
-    flat = places.reshape(-1)
-    _, earliest = np.unique(flat, return_index=True)
-    kept = np.full(len(flat), -1, np.int64)
-    kept[earliest] = flat[earliest]  # -1 stays -1
-    return kept
+from nnjit.kernels.tiles import tile_add, tile_zeros
 
 
 class Cut(NamedTuple):
@@ -70,9 +43,9 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
     starts (2 * N * I,): where line i of block n starts in d, and where in x, instead of what their views say of it
     last: the tile for the last taps, where tiles of the others leave some (3 maps to 16 by 3x3 1.06 times as fast as
     with tiles that overlap, by 4x4 with a stride of 2 to 64 1.07; with AVX2 no difference)
-    parts (parts, row tiles * tap tiles * tile.rows * tile.columns), tile by tile as `tile_places` has them, fully
-    overwritten; a tile that would pass the last row starts earlier, so some entries stand there twice
-    bias_parts (parts, row tiles * tile.rows), likewise, or (parts, 0)  bias_tile: one column of `tile`
+    parts (parts, row tiles * tap tiles * tile.rows * tile.columns or more), tile by tile as `add_tile_parts` takes
+    them, fully overwritten; a tile that would pass the last row starts earlier, so some entries stand there twice
+    bias_parts (parts, row tiles * tile.rows or more), likewise, or (parts, 0)  bias_tile: one column of `tile`
     A task owns a share of a part's tiles, all taps for some rows one after the other, or all rows for some taps if the
     tile fetches. The tile knows the column_step of x.
     """
