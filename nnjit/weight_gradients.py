@@ -21,7 +21,7 @@ from nnjit.kernels.contraction_remainder_weights import (
     remainder_weights_vectors,
     rows_of_samples,
 )
-from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
+from nnjit.kernels.contraction_transposed import contract_transposed, panel_places, transposed_places
 from nnjit.kernels.contraction_weights import Cut, contract_lanes
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts, row_places
@@ -191,14 +191,13 @@ class WeightGradients:
             task_fetches=max(1, round(min(tile.columns * lanes, maps) / steps)),
         )
         taps_tile = TileShape(tile.rows, 1)
-        _, map_places = transposed_places(tile, maps, len(taps), lanes)
         panels, tap_tiles = -(-groups // tile.columns), -(-len(taps) // tile.rows)
         whole = _whole_lines(summed._replace(rows=maps), (across, along))
         extent, starts = _segments(whole, short_segment(whole.columns), (across, along))
         part_bytes = groups * lanes * len(taps) * site.dtype.itemsize
         cut = choose_transposed_cut(len(starts), extent.columns, part_bytes)
         cut = cut._replace(shares=choose_part_shares(cut.parts, panels * tap_tiles))
-        bias_places = row_places(taps_tile, self.filters, lanes) if of_input else map_places
+        bias_places = row_places(taps_tile, self.filters, lanes) if of_input else panel_places(tile, maps, lanes)
         parts = site.workspace.passed_on(cut.parts, panels * tap_tiles * tile.rows * tile.columns, lanes)
         bias_parts = self._bias_parts(site, cut, bias_places)
         row_parts, tap_parts = bias_parts, bias_parts[:, :0].reshape(cut.parts, 0)
@@ -225,7 +224,8 @@ class WeightGradients:
         lanes, groups = site.lanes, -(-self.filters // site.lanes)
         tiling = choose_weights_tiling(choose_tiling(form, summed, channels))
         tile = choose_transposed_tile(channels, groups, 1)
-        places, bias_places = transposed_places(tile, self.filters, channels, lanes)
+        places = transposed_places(tile, self.filters, channels, lanes)
+        bias_places = panel_places(tile, self.filters, lanes)
         part_bytes = form.entries * groups * lanes * channels * site.dtype.itemsize
         cut = choose_groups_cut(summed.blocks * tiling.groups, part_bytes)
         cut = cut._replace(shares=choose_row_shares(cut.parts, -(-channels // tile.rows)))

@@ -102,19 +102,22 @@ def written(call: Call, task: int) -> dict[str, NDArray[np.bool_]]:
 
 
 def overlapping(calls: list[Call]) -> list[str]:
-    """The kernels of which two tasks of one call fill the same entry, or none fills an entry of a sum.
+    """The kernels of which two tasks of one call fill the same entry, or none fills an entry of a sum, or of what
+    parts come to.
 
-    Sums that stand row by row, not in vectors of maps, are padded to whole vectors, which nothing fills, and those of
-    weights by one more, since vectors are read from each number on.
+    Sums and gradients that stand row by row, not in vectors of maps, are padded to whole vectors, whose ends nothing
+    fills, and the parts of weights by one more, since vectors are read from each number on.
     """
     found = []
     for call in calls:
         tasks = [written(call, task) for task in range(call.tasks)]
         for name in tasks[0]:
             owners = np.sum([filled[name] for filled in tasks], axis=0)
-            by_rows = name == "tap_parts" or call.kernel.__name__ == "contract_lanes"
+            by_rows = name in ("tap_parts", "dw") or call.kernel.__name__ == "contract_lanes"
             padding = (lanes(np.float64) - 1 if by_rows else 0) + lanes(np.float64) * (name == "parts" and by_rows)
-            empty = name in SUMS and (owners < 1).reshape(len(owners), -1).sum(axis=1).max() > padding
+            whole = name in SUMS or call.kernel.__name__ in ("add_tile_parts", "add_transposed_parts")
+            owned = owners.reshape(len(owners), -1) if name in SUMS else owners.reshape(1, -1)
+            empty = whole and (owned[:, : owned.shape[1] - padding] < 1).any()
             if (owners > 1).any() or empty:
                 found.append(call.kernel.__name__)
     return found

@@ -18,7 +18,7 @@ from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View, Weights, contract, first_rows
 from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_tasks, strip_vectors
 from nnjit.kernels.contraction_strips_weights import contract_strips_weights, strip_weights_vectors
-from nnjit.kernels.contraction_transposed import contract_transposed, transposed_places
+from nnjit.kernels.contraction_transposed import contract_transposed, panel_places, transposed_places
 from nnjit.kernels.contraction_weights import Cut, contract_lanes
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
 from nnjit.kernels.packing import pack_rows, spans_of
@@ -194,6 +194,8 @@ TILES = [
     TileShape(4, 3, 1, 1, run=3, run_step=0, halved=True),
     TileShape(2, 3, 1, 1, run=3, task_fetches=1),
     TileShape(4, 2, 1, 1, halved=True, task_fetches=2),
+    TileShape(1, 9, 1, 1, run=3),
+    TileShape(2, 9, 1, 1, run=3, task_fetches=3),
 ]
 
 
@@ -373,7 +375,7 @@ def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
     d[-1, ..., 2:] = 0
     u, v, n, i = (axis.reshape(-1) for axis in (*np.mgrid[:3, :3], *np.mgrid[:BLOCKS, :side]))
     starts = np.stack([(n * rows * side + i) * side, (n * size + 2 * i) * size], axis=1)
-    places, bias_places = transposed_places(tile, rows, 9, L)
+    places, bias_places = transposed_places(tile, rows, 9, L), panel_places(tile, rows, L)
     cut = Cut(2, 2, shares)
     parts, bias_parts = (np.full((2, *order.shape), np.nan, dtype) for order in (places, bias_places))
     scratch = np.full((get_threads(), cut.lines * side * L * tile.columns, L), np.nan, dtype)
@@ -384,7 +386,7 @@ def transposed(tile: TileShape, shares: int, dtype: Any) -> dict[str, bytes]:
     operands = (tile, TileShape(tile.rows, 1), extent, cut, *images, *sums, scratch)
     calls = [
         Call(contract_transposed, 2 * shares, operands, 1),
-        written(tile, rows, 9, shares, False, parts, dw),
+        adding_up(tile, rows, 9, shares, False, parts, dw),
         Call(add_parts, -(-len(bias_places) // SUMS_VECTORS), (bias_parts, bias_places, db), 1),
     ]
     Program(calls).run()
@@ -404,7 +406,7 @@ def test_every_tile_gives_the_same_bits_with_maps_in_the_lanes(dtype: Any) -> No
             assert transposed(tile, shares, dtype) == expected, (tile, shares)
 
 
-def written(tile: TileShape, rows: int, taps: int, share: int, along: bool, parts: Any, dw: Any) -> Call:
+def adding_up(tile: TileShape, rows: int, taps: int, share: int, along: bool, parts: Any, dw: Any) -> Call:
     """The call that adds up the parts of `contract_transposed`, by `share` tiles of taps at a time."""
     L = parts.shape[2]
     panels, tap_tiles = len(first_rows(-(-rows // L), tile.columns)), len(first_rows(taps, tile.rows))
@@ -422,7 +424,7 @@ def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, byte
     d, x = (rng.standard_normal((BLOCKS, count, side, side, L)).astype(dtype) for count in (rows, taps))
     n, i = (axis.reshape(-1) for axis in np.mgrid[:BLOCKS, :side])
     starts = np.stack([(n * count * side + i) * side for count in (rows, taps)], axis=1)
-    places, map_places = transposed_places(tile, rows, taps, L)
+    places, map_places = transposed_places(tile, rows, taps, L), panel_places(tile, rows, L)
     tap_places = row_places(TileShape(tile.rows, 1), taps, L)
     cut = Cut(2, 2, shares)
     every = (places, map_places, tap_places)
@@ -435,7 +437,7 @@ def products_of_rows(tile: TileShape, shares: int, dtype: Any) -> dict[str, byte
     operands = (tile, TileShape(tile.rows, 1), Extent(BLOCKS, rows, side, side), cut, *images, *sums, scratch)
     calls = [
         Call(contract_transposed, 2 * shares, operands, 1),
-        written(tile, rows, taps, shares, True, parts, found[0]),
+        adding_up(tile, rows, taps, shares, True, parts, found[0]),
     ]
     for order, of, out in ((map_places, row_parts, found[1]), (tap_places, tap_parts, found[2])):
         calls.append(Call(add_parts, -(-len(order) // SUMS_VECTORS), (of, order, out), 1))

@@ -165,7 +165,7 @@ def contract(task, tile, last, tasks, extent, phases, w, x, x_taps, bias, out, e
     w Weights (P, R, K)  x View (N, -, I, J)  x_taps (K,)  bias (R,)  out, y View (N, R, I, J), out fully overwritten
     Taps come in runs of tile.run: those of a run lie tile.run_step apart in x, or as far as the first two taps if that
     is 0.
-    A task owns some tiles of rows that follow each other: first those of all phases of a line, then those of the next
+    The `tasks` of the call divide all tiles of rows evenly: first those of all phases of a line, then those of the next
     one, which read much of what those before have brought near. A tile that would pass the last row starts earlier
     instead and computes some rows twice; it leaves the rows of the tile before it alone, since out holds sums until a
     long epilogue has passed over them. A short one is applied in registers (LeNet-5's first layer: 101 to 95 us), but
@@ -206,7 +206,7 @@ def contract_pooled(task, thread, tile, last, tasks, extent, w, x, x_taps, bias,
     w Weights (R, K)  x View (N, -, 2*I, 2*J)  x_taps (K,)  bias (R,)
     out View (N, R, I, J)  winners (N*R*I*J, L) of unsigned integers, both fully overwritten
     scratch (threads, vectors, L): `line_pair_vectors` for the calling thread
-    A task owns some tiles of rows, as in `contract`. The lines that it pools stay in the first cache.
+    The `tasks` of the call divide all tiles of rows, as in `contract`. The lines that one pools stay near.
     """
     lines, columns = extent.lines // 2, extent.columns // 2
     row_tiles = (extent.rows + tile.rows - 1) // tile.rows
@@ -219,9 +219,9 @@ def contract_pooled(task, thread, tile, last, tasks, extent, w, x, x_taps, bias,
         shared = row_tile * tile.rows - row
         for u in range(2):
             of_two = view_from(near, u * near.line)
-            number = 2 * line + u
+            upper = 2 * line + u
             contract_line(
-                tile, last, extent, w, x, x_taps, bias, of_two, epilogue, of_two, block, number, row_tile, row_tile
+                tile, last, extent, w, x, x_taps, bias, of_two, epilogue, of_two, block, upper, row_tile, row_tile
             )
         for r in range(shared, tile.rows):
             out_at = out.start + block * out.block + (row + r) * out.row + line * out.line

@@ -59,8 +59,8 @@ def contract_channels_weights(task, thread, tile, extent, piece, share, d, x, x_
                         d_at += d.column
                         x_at += x.column
                 tile_add_to(total, sums, (number - first_tile) * of_tile)
-    space, last_row = share * of_tile, groups * lanes
-    write_rows(tile, extent.rows, panel, group, last_row, first_tile, last_tile, sums, sums, space, dw, taps, False)
+    space = share * of_tile
+    write_rows(tile, extent.rows, panel, group, extent.rows, first_tile, last_tile, sums, sums, space, dw, taps, False)
     if first_tile == 0 and len(db):
         for c in range(panel * tile.columns - group, tile.columns):
             total = full(sums, 0.0)

@@ -85,8 +85,7 @@ def contract_remainder_weights(task, thread, tile, extent, adds, piece, share, d
                     x_at += x.column * lanes
             tile_add_to(total, sums, (number - first_tile) * of_tile)
     space = share * of_tile
-    last_row = groups * lanes
-    write_rows(tile, extent.rows, panel, group, last_row, first_tile, last_tile, sums, sums, space, dw, taps, adds)
+    write_rows(tile, extent.rows, panel, group, extent.rows, first_tile, last_tile, sums, sums, space, dw, taps, adds)
     # Groups that the task before this one has are left alone.
     for c in range(panel * tile.columns - group, tile.columns):
         row = (group + c) * lanes

@@ -32,17 +32,25 @@ from nnjit.kernels.tiles import (
 from nnjit.kernels.transposition import tile_across
 
 
-def transposed_places(tile: TileShape, rows: int, taps: int, lanes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the lanes of `contract_transposed`'s parts go, in a matrix (rows, taps), and those of its row_parts, in
-    (rows,): (vectors, L) each.
+def transposed_places(tile: TileShape, rows: int, taps: int, lanes: int) -> NDArray[np.int64]:
+    """Where the lanes of parts as `contract_transposed` leaves them go in a matrix (rows, taps): (vectors, L).
 
     -1 for those that an earlier lane has too, since groups, panels and tiles that would pass the end start earlier.
     """
-    groups = first_rows(rows, lanes)[:, None] + np.arange(lanes)
-    panels = groups[first_rows(len(groups), tile.columns)[:, None] + np.arange(tile.columns)]
     tiles = first_rows(taps, tile.rows)[:, None] + np.arange(tile.rows)
-    places = panels[:, None, None] * taps + tiles[None, :, :, None, None]
-    return once(places).reshape(-1, lanes), once(panels).reshape(-1, lanes)
+    places = _panels(tile, rows, lanes)[:, None, None] * taps + tiles[None, :, :, None, None]
+    return once(places).reshape(-1, lanes)
+
+
+def panel_places(tile: TileShape, rows: int, lanes: int) -> NDArray[np.int64]:
+    """Likewise those of row_parts, in (rows,)."""
+    return once(_panels(tile, rows, lanes)).reshape(-1, lanes)
+
+
+def _panels(tile: TileShape, rows: int, lanes: int) -> NDArray[np.int64]:
+    """The rows of each panel's vectors: (panels, tile.columns, L)."""
+    groups = first_rows(rows, lanes)[:, None] + np.arange(lanes)
+    return groups[first_rows(len(groups), tile.columns)[:, None] + np.arange(tile.columns)]
 
 
 @kernel

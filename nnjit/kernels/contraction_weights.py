@@ -77,9 +77,9 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
                 following, ahead_first = turn // row_tiles + 1, 1
                 if following * row_tiles >= last_tile:
                     following, ahead_first = first_tile // row_tiles, 1 + next_piece
-                fetched = following * tile.columns + turn % row_tiles * tile.task_fetches
-                fetched = min(fetched, len(x_taps) - tile.task_fetches)
-                ahead = (x.vectors, ahead_first, 0, tile.column_step, fetched)
+                next_tap = following * tile.columns + turn % row_tiles * tile.task_fetches
+                next_tap = min(next_tap, len(x_taps) - tile.task_fetches)
+                ahead = (x.vectors, ahead_first, 0, tile.column_step, next_tap)
             else:
                 # Each tile also has a row of d or a tap of x brought near where the next piece of this part reads it;
                 # what another thread wrote for its own part stays there.
@@ -87,15 +87,15 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
                 if fresh < extent.rows:
                     ahead = (d.vectors, next_piece, fresh * d.row, 1, 0)
                 else:
-                    fetched = entry(x_fresh, min(fresh - extent.rows, len(x_fresh) - 1))
-                    ahead = (x.vectors, next_piece + 1, fetched, tile.column_step, 0)
+                    fresh_tap = entry(x_fresh, min(fresh - extent.rows, len(x_fresh) - 1))
+                    ahead = (x.vectors, next_piece + 1, fresh_tap, tile.column_step, 0)
             images = (d, x, row, starts, start, stop, x_taps, tap, ahead)
             if last is not None and tap + tile.columns > len(x_taps):
                 _add_products(last, extent.columns, *images, sums, number * entries)
             else:
                 _add_products(tile, extent.columns, *images, sums, number * entries)
-            # When all products with these rows are done, those are near (before them 3 maps to 32 by 3x3 took 520 us on
-            # one core, now 489, 1 to 20 by 5x5 169 and 163).
+            # After the last taps of these rows, which then are near, but for many in the order of taps (before the
+            # first ones 3 maps to 32 by 3x3 took 520 us on one core, now 489, 1 to 20 by 5x5 169 and 163).
             if number % tap_tiles == tap_tiles - 1 and len(bias_sums):
                 bias = number // tap_tiles * tile.rows
                 if start == first_line:
@@ -128,9 +128,10 @@ def _add_products(tile, columns, d, x, row, starts, first_line, last_line, x_tap
 def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_taps, tap, ahead):
     """The sums of a tile of `contract_lanes` over some lines.
 
-    ahead: what is to be brought near: of an array, where its entry of `starts` is from that of d, what to add to that,
-    and the step of its columns (with the sums of `line_sums` 20 maps from one by 5x5 118 to 140 GFLOP/s, 32 from 3 by
-    3x3 120 to 137); or from which one on as many taps as the tile fetches
+    ahead: what is to be brought near: an array, where its entry of `starts` is from that of d, how far from there it
+    begins, the step of its columns, and the first of the taps to fetch, 0 where the tile fetches none and one vector is
+    brought for each position (with the sums of `line_sums` 20 maps from one by 5x5 118 to 140 GFLOP/s, 32 from 3 by 3x3
+    120 to 137)
     """
     vectors, ahead_first, ahead_at, ahead_step, ahead_tap = ahead
     total = tile_zeros(tile, d.vectors)

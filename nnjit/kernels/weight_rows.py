@@ -12,7 +12,7 @@ from __future__ import annotations
 from numba.extending import register_jitable
 
 from nnjit.kernels.compiler import kernel
-from nnjit.kernels.simd import full, load, load_numbers, store, store_first
+from nnjit.kernels.simd import VECTOR_BYTES, full, load, load_numbers, store, store_first
 from nnjit.kernels.tiles import tile_store
 from nnjit.kernels.transposition import tile_of_rows
 
@@ -23,21 +23,22 @@ def add_tile_parts(task, tile, rows, taps, parts, dw):
 
     parts (P, row tiles * tap tiles * tile.rows * tile.columns + L or more): tile by tile, each row by row; the last
     tile of a row of tiles has the taps that are left, side by side, one that would pass the last row starts earlier
-    dw (R * K,)
+    dw (R * K or more,)
     A task owns a row of tiles. Written number by number, each to a place from a table, 24 x 768 weights took 7 us on
     one core with Zen 5, now 3; with AVX2 15 in tiles of two taps, 8 x 1600 in tiles of five as long as before.
     """
     tap_tiles = (taps + tile.columns - 1) // tile.columns
     first = task * tap_tiles * tile.rows * tile.columns
-    row, like = min(task * tile.rows, rows - tile.rows), full(dw, 0.0)
+    row, like, lanes = min(task * tile.rows, rows - tile.rows), full(dw, 0.0), VECTOR_BYTES // dw.itemsize
     for tap in range(0, taps, tile.columns):
         width = min(tile.columns, taps - tap)
         for r in range(task * tile.rows - row, tile.rows):
             at, to = first + tap * tile.rows + r * width, (row + r) * taps + tap
-            total = load_numbers(like, parts, (0, at))
-            for p in range(1, len(parts)):
-                total = total + load_numbers(like, parts, (p, at))
-            store_first(dw, to, total, width)
+            for k in range(0, width, lanes):
+                total = load_numbers(like, parts, (0, at + k))
+                for p in range(1, len(parts)):
+                    total = total + load_numbers(like, parts, (p, at + k))
+                store_first(dw, to + k, total, min(width - k, lanes))
 
 
 @kernel
@@ -45,7 +46,7 @@ def add_transposed_parts(task, thread, tile, rows, taps, share, along, parts, dw
     """dw[r * K + k] = sum over p of parts[p, r, k], or dw[k * R + r], if rows stand `along` the lines of dw
 
     parts (P, panels * tap tiles * tile.rows * tile.columns, L) as `contract_transposed` leaves them for R rows and K
-    taps; the first part is overwritten in passing  dw (R * K,)
+    taps; the first part is overwritten in passing  dw (R * K or more,)
     scratch (threads, L, L): for what the calling thread transposes
     A task owns `share` tiles of taps of a panel's rows. Written number by number, each to a place from a table, 96 x
     576 weights took 21 us on one core with Zen 5, now 6.
@@ -78,6 +79,7 @@ def write_rows(tile, rows, panel, group, last_row, first_tile, last_tile, sums, 
 
     rows: R in all  group: the first group of L rows of the tiles, of which those of the panels before this one, and
     taps of the tiles before the first one, are left alone; a group that would start behind `last_row` starts there
+    (R if none does)
     space (vectors, L): L vectors from `at` on, for what is transposed
     """
     lanes = sums.shape[1]
