@@ -34,11 +34,20 @@ def add_tile_parts(task, tile, rows, taps, parts, dw):
         width = min(tile.columns, taps - tap)
         for r in range(task * tile.rows - row, tile.rows):
             at, to = first + tap * tile.rows + r * width, (row + r) * taps + tap
-            for k in range(0, width, lanes):
-                total = load_numbers(like, parts, (0, at + k))
-                for p in range(1, len(parts)):
-                    total = total + load_numbers(like, parts, (p, at + k))
-                store_first(dw, to + k, total, min(width - k, lanes))
+            _add_numbers(like, parts, at, dw, to, min(width, lanes))
+            # A tile of one or two rows may have more taps than a vector has lanes, but not twice as many (a loop over
+            # its vectors would take the 7 us again).
+            if width > lanes:
+                _add_numbers(like, parts, at + lanes, dw, to + lanes, width - lanes)
+
+
+@register_jitable(forceinline=True)
+def _add_numbers(like, parts, at, dw, to, count):
+    """dw[to + k] = sum over p of parts[p, at + k] for k < count, which is at most L."""
+    total = load_numbers(like, parts, (0, at))
+    for p in range(1, len(parts)):
+        total = total + load_numbers(like, parts, (p, at))
+    store_first(dw, to, total, count)
 
 
 @kernel

@@ -133,8 +133,8 @@ def choose_blocks(block_vectors: int) -> int:
 TASK_WORK = 200_000
 """About how many multiply-adds a task of `contract` has: with tasks of a single tile, its operands and what it is about
 took as long as short sums. Gradients to the input on one core with Zen 5: 5x5 with a stride of 2 from 2 filters to 32
-maps of 14x14 74 to 44 us, to 64 of 16x16 86 to 60; with one of 3 from 12 to 48 of 24x24 512 to 440; 3x3 from 8 to 32 of
-20x20 98 to 82. Twice as many, 1 to 3 % less again, but threads would wait longer for the last one."""
+maps of 14x14 76 to 44 us, to 64 of 16x16 88 to 61; with one of 3 from 12 to 48 of 24x24 524 to 448; 3x3 from 8 to 32 of
+20x20 99 to 84. Twice as many, 2 to 4 % less again, but threads would wait longer for the last one."""
 
 
 def choose_tasks(work: int, tiles: int) -> int:
