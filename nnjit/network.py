@@ -14,7 +14,7 @@ from nnjit.kernels.program import Call
 from nnjit.kernels.simd import VECTOR_BYTES, lanes
 from nnjit.layers.base import Layer, Shape, layer_shapes
 from nnjit.parameters import Layout
-from nnjit.pooling import decision, pairs, unpool_call, winners_for
+from nnjit.passes.pooling import decision, pairs, unpool_call, winners_for
 from nnjit.site import Site, Workspace, apply_call, clear_call, from_channels_call, to_channels_call
 from nnjit.stages import Gradient, Stage, backward_order, each_alone, fuse, share_memory
 from nnjit.tuning.algorithms import LaneCosts, choose_channels_in_lanes

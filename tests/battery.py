@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from nnjit import convolution, network, weight_gradients
+from nnjit import network
 from nnjit.buffers import Buffer
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.program import Program
@@ -26,6 +26,7 @@ from nnjit.layers import Layer, Shape
 from nnjit.losses import Loss, LossSite
 from nnjit.network import Network
 from nnjit.parameters import aligned_zeros
+from nnjit.passes import convolution, weight_gradients
 from nnjit.reference.network import forward
 from nnjit.tuning import algorithms
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from nnjit import dense_passes, image_passes, stages
+from nnjit import stages
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.contraction_strips import Strip
 from nnjit.kernels.threads import get_threads, set_threads
 from nnjit.kernels.tiles import TileShape
+from nnjit.passes import dense, direct, rows_in_lanes
 
 pytest.register_assert_rewrite("battery")
 
@@ -58,10 +59,10 @@ def few_tiles() -> Iterator[None]:
         return Strip(min(2, -(-rows // tile.rows)), lines, 16 if by_lines else 6, by_lines)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_passes, "choose_tile", choose)
-        patch.setattr(image_passes, "choose_remainder_tile", choose_remainder)
-        patch.setattr(dense_passes, "choose_strips_tile", choose)
-        patch.setattr(dense_passes, "choose_strip", choose_strip)
+        patch.setattr(direct, "choose_tile", choose)
+        patch.setattr(rows_in_lanes, "choose_remainder_tile", choose_remainder)
+        patch.setattr(dense, "choose_strips_tile", choose)
+        patch.setattr(dense, "choose_strip", choose_strip)
         yield
 
 

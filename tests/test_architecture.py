@@ -29,17 +29,7 @@ LEVELS = [
     ["component", "reference", "stopping"],
     ["initializers"],
     # A layer is bound to buffers through its site.
-    [
-        "layers",
-        "buffers",
-        "convolution",
-        "dense_passes",
-        "image_passes",
-        "parameters",
-        "pooling",
-        "site",
-        "weight_gradients",
-    ],
+    ["layers", "buffers", "parameters", "passes", "site"],
     ["losses", "metrics", "optimizers", "stages"],
     ["data.section"],
     ["config"],

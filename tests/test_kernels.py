@@ -13,7 +13,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from nnjit import convolution, image_passes, weight_gradients
 from nnjit.buffers import Border, Buffer
 from nnjit.data.dataset import Split
 from nnjit.kernels.bands import BandShape
@@ -29,6 +28,7 @@ from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.dense import Dense
 from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
+from nnjit.passes import convolution, direct, weight_gradients
 from nnjit.site import clear_call
 from nnjit.steps import Feed, Scaling
 from nnjit.tuning.algorithms import form_for
@@ -91,9 +91,9 @@ def test_convolutions_that_read_each_position_once(
     stride = (kernel[0] + further[0], kernel[1] + further[1])
     layer = {"conv2d": {"filters": maps[1], "kernel": kernel, "stride": stride, "padding": padding}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_passes, "choose_packed_tile", packed_tile)
-        patch.setattr(image_passes, "choose_packed_tiles", lambda tile, taps, column_tiles, lines: tiles)
-        patch.setattr(image_passes, "choose_packed_shares", lambda tasks, row_tiles: shares)
+        patch.setattr(direct, "choose_packed_tile", packed_tile)
+        patch.setattr(direct, "choose_packed_tiles", lambda tile, taps, column_tiles, lines: tiles)
+        patch.setattr(direct, "choose_packed_shares", lambda tasks, row_tiles: shares)
         layers = layers_of({"conv2d": {"filters": maps[0], "kernel": 1}}, *activations, layer, *activations)
         assert_equals_reference(layers, (2, *shape), 9)
 
@@ -123,8 +123,8 @@ def by_bands(patch: pytest.MonkeyPatch, few: int, tile: tuple[int, int], share: 
         return BandShape(min(tile[0], lines), maps, min(tile[1], columns), *kernel)
 
     patch.setattr(convolution, "choose_bands", lambda rows, maps, kernel, *sizes: rows == few and min(kernel) > 1)
-    patch.setattr(image_passes, "choose_band", choose_band)
-    patch.setattr(image_passes, "choose_band_share", lambda *sizes: share)
+    patch.setattr(direct, "choose_band", choose_band)
+    patch.setattr(direct, "choose_band_share", lambda *sizes: share)
 
 
 @pytest.mark.parametrize("backward", [False, True])

@@ -10,7 +10,6 @@ import pytest
 from battery import channels, remainders
 from numpy.typing import NDArray
 
-from nnjit import dense_passes
 from nnjit.kernels.contraction import View
 from nnjit.kernels.program import Call, takes_thread
 from nnjit.kernels.simd import lanes
@@ -21,6 +20,7 @@ from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
 from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
+from nnjit.passes import dense
 from nnjit.tuning import machine
 from nnjit.tuning.machine import vector_registers
 
@@ -130,7 +130,7 @@ def test_no_entry_has_two_owners(name: str, threads: int, monkeypatch: pytest.Mo
     # Convolutions of few rows pack.
     monkeypatch.setattr(machine, "of_amd", lambda: False)
     # Dense layers so small would be one task.
-    monkeypatch.setattr(dense_passes, "PARALLEL_WORK", 0)
+    monkeypatch.setattr(dense, "PARALLEL_WORK", 0)
     layers, shape = NETWORKS[name]
     network = Network(layers, shape, np.dtype("float64"), 0)
     bound = network.bind(11, input_gradient=True)

@@ -12,7 +12,6 @@ from battery import DTYPES, compiled_only
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from nnjit.image_passes import ONE_PHASE
 from nnjit.kernels.activations import Epilogue
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.contraction import Extent, View, Weights, contract, first_rows
@@ -41,6 +40,7 @@ from nnjit.kernels.tiles import (
 )
 from nnjit.kernels.weight_rows import add_tile_parts, add_transposed_parts
 from nnjit.kernels.winograd_transforms import FORMS
+from nnjit.passes.images import ONE_PHASE
 from nnjit.tuning.lines import last_tile
 
 Array = NDArray[Any]

@@ -10,8 +10,6 @@ import pytest
 from battery import Stack, compiled_only, remainders
 from numpy.typing import NDArray
 
-from nnjit import convolution, dense_passes, image_passes, weight_gradients
-from nnjit.convolution import Convolution
 from nnjit.kernels.contraction import contract, contract_pooled
 from nnjit.kernels.contraction_bands import contract_bands
 from nnjit.kernels.contraction_packed import contract_packed
@@ -24,6 +22,8 @@ from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
 from nnjit.layers.pooling import MaxPool
 from nnjit.network import Network
+from nnjit.passes import convolution, dense, direct, weight_gradients
+from nnjit.passes.convolution import Convolution
 from nnjit.tuning import contraction_bands, machine
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band
@@ -71,8 +71,8 @@ def test_the_tiles_of_every_cpu_give_a_network_the_same_bits(stride: int) -> Non
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
-            patch.setattr(dense_passes, "choose_strips_tile", choose_strips_tile.__wrapped__)
-            patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
+            patch.setattr(dense, "choose_strips_tile", choose_strips_tile.__wrapped__)
+            patch.setattr(direct, "choose_tile", choose_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_lanes_tile", choose_lanes_tile.__wrapped__)
             patch.setattr(weight_gradients, "choose_transposed_tile", choose_transposed_tile.__wrapped__)
             stack = Stack(layers, (5, 9, 8), np.dtype(np.float32))
@@ -105,8 +105,8 @@ def test_positions_that_are_packed_give_the_same_bits(activation: Layer) -> None
         with pytest.MonkeyPatch.context() as patch, remainders(taken=False):
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
             patch.setattr(machine, "of_amd", lambda: False)
-            patch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
-            patch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
+            patch.setattr(direct, "choose_packed_tile", choose_packed_tile.__wrapped__)
+            patch.setattr(direct, "choose_tile", choose_tile.__wrapped__)
             stack = Stack(layers, (64, 6, 10), np.dtype(np.float32))
         packed = [call.kernel is contract_packed for call in (*stack.bound.forward, *stack.bound.backward)]
         assert packed.count(True) == (0 if registers == 8 else 6)
@@ -124,7 +124,7 @@ def test_maps_in_pieces_give_the_same_bits_on_every_cpu_and_with_any_threads(ker
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
             patch.setattr(machine, "get_threads", lambda threads=threads: threads)
             patch.setattr(contraction_bands, "PIECE_MAPS", size)
-            patch.setattr(image_passes, "choose_band", choose_band.__wrapped__)
+            patch.setattr(direct, "choose_band", choose_band.__wrapped__)
             stack = Stack(layers, (180, 9, 7), np.dtype(np.float32))
         (call,) = [call for call in stack.bound.forward if call.kernel is contract_bands]
         tiles.add((*call.arguments[:3], call.tasks))
@@ -167,7 +167,7 @@ def test_phases_that_read_the_same_are_computed_together_with_the_same_bits(
     found = []
     for together in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(image_passes, "choose_packed_tile", lambda *sizes: None)
+            patch.setattr(direct, "choose_packed_tile", lambda *sizes: None)
             if not together:
                 patch.setattr(Convolution, "_alike_phases", _each_phase_alone)
             stack = Stack(layers, (2, side, side), np.dtype(np.float64), batch_size=9)
@@ -190,8 +190,8 @@ def test_any_number_of_tasks_gives_the_same_bits(pooled: bool) -> None:
     found, numbers = [], []
     for tasks in (1, 7, 10_000):
         with pytest.MonkeyPatch.context() as patch, remainders(taken=False):
-            patch.setattr(image_passes, "choose_tasks", lambda work, tiles, tasks=tasks: min(tasks, tiles))
-            patch.setattr(image_passes, "choose_packed_tile", lambda *sizes: None)
+            patch.setattr(direct, "choose_tasks", lambda work, tiles, tasks=tasks: min(tasks, tiles))
+            patch.setattr(direct, "choose_packed_tile", lambda *sizes: None)
             patch.setattr(weight_gradients, "choose_weights_remainder", lambda *sizes: 0)
             stack = Stack(layers, (3, 11, 11), np.dtype(np.float32), batch_size=33)
         kernel = contract_pooled if pooled else contract

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from llvmlite import ir
 from numpy.typing import NDArray
 
-from nnjit import image_passes
 from nnjit.kernels.bands import BandShape
 from nnjit.kernels.contraction import Extent, contract, contract_pooled
 from nnjit.kernels.contraction_packed import contract_packed
@@ -31,6 +30,7 @@ from nnjit.layers import Layer
 from nnjit.layers.conv2d import Conv2d
 from nnjit.layers.pooling import MaxPool
 from nnjit.network import Network
+from nnjit.passes import direct
 from nnjit.tuning import contraction_bands, machine
 from nnjit.tuning.algorithms import (
     MOST_FEW,
@@ -168,8 +168,8 @@ def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pyt
 def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """As tiles of forward passes show that choose by it."""
     monkeypatch.setattr(machine, "vector_registers", lambda: 32)
-    monkeypatch.setattr(image_passes, "choose_packed_tile", lambda *sizes: None)
-    monkeypatch.setattr(image_passes, "choose_tile", choose_tile.__wrapped__)
+    monkeypatch.setattr(direct, "choose_packed_tile", lambda *sizes: None)
+    monkeypatch.setattr(direct, "choose_tile", choose_tile.__wrapped__)
 
     def tile(kernel: int, stride: int, maps: int = 16) -> TileShape:
         layer = Conv2d(filters=32, kernel=(kernel, kernel), stride=(stride, stride), algorithm="direct")
@@ -185,7 +185,7 @@ def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> 
 @given(taps=st.lists(st.integers(0, 200), max_size=30, unique=True), step=st.integers(1, 4), columns=st.integers(1, 30))
 def test_the_vectors_that_a_line_reads_are_counted_once(taps: list[int], step: int, columns: int) -> None:
     read = {tap + step * column for tap in taps for column in range(columns)}
-    assert image_passes._line_vectors(np.array(taps, np.int64), step, columns) == len(read)
+    assert direct._line_vectors(np.array(taps, np.int64), step, columns) == len(read)
 
 
 def test_a_line_that_does_not_stay_near_is_read_by_tiles_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +343,7 @@ def test_positions_are_packed_where_each_is_read_once(
 ) -> None:
     monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     monkeypatch.setattr(machine, "of_amd", lambda: False)
-    monkeypatch.setattr(image_passes, "choose_packed_tile", choose_packed_tile.__wrapped__)
+    monkeypatch.setattr(direct, "choose_packed_tile", choose_packed_tile.__wrapped__)
     layer = Conv2d(filters=64, kernel=kernel, stride=stride, algorithm="direct")
     bound = Network([layer], (64, 13, 13), np.dtype(np.float32), 0).bind(16, input_gradient=True)
     for calls, expected in ((bound.forward, forward), (bound.backward, to_input)):

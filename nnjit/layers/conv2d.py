@@ -14,7 +14,7 @@ from nnjit.layers.window import Axis, NamedPadding, PadPair, Pair, axis, no_imag
 
 if TYPE_CHECKING:
     from nnjit.buffers import Border
-    from nnjit.convolution import Convolution
+    from nnjit.passes.convolution import Convolution
     from nnjit.site import Site
     from nnjit.tuning.algorithms import LaneCosts
 
@@ -162,7 +162,7 @@ class Conv2d(Layer):
         self._convolution(site.x.shape).bind(site)
 
     def _convolution(self, shape: Shape) -> Convolution:
-        from nnjit.convolution import Convolution
+        from nnjit.passes.convolution import Convolution
 
         direct = self.algorithm == "direct"
         return Convolution(shape, self.filters, self.kernel, self.stride, self.axes(shape), direct)

@@ -76,6 +76,6 @@ class Dense(Layer):
         return Equations(forward, tuple(backward), f"An output for each of the {self.units} units.")
 
     def bind(self, site: Site) -> None:
-        from nnjit.dense_passes import DensePasses
+        from nnjit.passes.dense import DensePasses
 
         DensePasses(site.x.shape[0], self.units).bind(site)

@@ -114,7 +114,7 @@ class MaxPool(Pooling):
         return self.window == (2, 2) and self.stride in (None, (2, 2)) and self.padding == (0, 0)
 
     def bind(self, site: Site) -> None:
-        from nnjit.pooling import decision, pool_call, unpool_call, winners_for
+        from nnjit.passes.pooling import decision, pool_call, unpool_call, winners_for
 
         window = self.sliding(site.x.shape)
         winners = winners_for(site.out, window)

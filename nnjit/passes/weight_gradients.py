@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnjit.image_passes import PhaseMaps
 from nnjit.kernels.contraction import Extent, View, grid
 from nnjit.kernels.contraction_channels_weights import channels_weights_vectors, contract_channels_weights
 from nnjit.kernels.contraction_remainder_weights import (
@@ -35,6 +34,7 @@ from nnjit.kernels.winograd_weights import (
     winograd_weights_back,
 )
 from nnjit.parameters import aligned_zeros
+from nnjit.passes.winograd import PhaseMaps
 from nnjit.site import Site
 from nnjit.tuning.algorithms import choose_lanes, choose_weights_remainder, taps_share
 from nnjit.tuning.contraction_remainder import choose_remainder_share

@@ -2,8 +2,9 @@
 
 Forwards it is a contraction over (channel, u, v); to the weights, over samples and positions; to the input, one
 contraction over (filter, u, v) for each phase of the stride: the positions that the same kernel entries reach. Where
-`nnjit/tuning/algorithms.py` chooses it, Winograd's algorithm is used instead, phase by phase too. `image_passes.py`
-binds the passes through the image, `weight_gradients.py` the sums for the weights.
+`nnjit/tuning/algorithms.py` chooses it, Winograd's algorithm is used instead, phase by phase too.
+`direct.py`, `rows_in_lanes.py` and `winograd.py` bind the passes through an image, `weight_gradients.py` the sums for
+the weights.
 """
 
 from __future__ import annotations
@@ -17,26 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnjit.buffers import Border
-from nnjit.image_passes import (
-    Ends,
-    Filters,
-    MapTaps,
-    PhaseMaps,
-    Phases,
-    Sums,
-    Taps,
-    by_overlap,
-    by_winograd,
-    channel_sums,
-    direct_sums,
-    remainder_sums,
-)
 from nnjit.kernels.contraction import Extent, View, grid
 from nnjit.kernels.winograd_overlap import Cutout
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers.base import Shape
 from nnjit.layers.window import Axis
 from nnjit.parameters import aligned_zeros
+from nnjit.passes.direct import direct_sums
+from nnjit.passes.images import Ends, Filters, MapTaps, Phases, Sums, Taps
+from nnjit.passes.rows_in_lanes import channel_sums, remainder_sums
+from nnjit.passes.weight_gradients import WeightGradients
+from nnjit.passes.winograd import PhaseMaps, by_overlap, by_winograd
 from nnjit.site import Site, zeros_call
 from nnjit.tuning.algorithms import (
     LaneCosts,
@@ -54,7 +46,6 @@ from nnjit.tuning.algorithms import (
     weights_lane_costs,
 )
 from nnjit.tuning.contraction import choose_blocks
-from nnjit.weight_gradients import WeightGradients
 
 
 class Phase(NamedTuple):
