@@ -11,8 +11,11 @@ from nnjit.tuning import machine
 from nnjit.tuning.cost import FAR_LOAD, cheapest_tile_of_lines, tap_cycles, tile_fits
 from nnjit.tuning.lines import line_cost
 
-STEP_OF_AMD, ROW_OF_AMD = 0.2, 3.0
-"""Cycles that a vector of the next position costs at most with Zen 5, and a row beyond the fourth."""
+STEP_OF_AMD, ROW_OF_AMD, ADDRESS_OF_AMD = 0.2, 3.0, 0.25
+"""Cycles that a vector of the next position costs at most with Zen 5, a row beyond the fourth, and an address of
+taps."""
+ADDRESS = 0.15
+"""The latter elsewhere."""
 
 NEAR_ROWS, NEAR_ROWS_OF_HALVES = 12, 8
 """How many rows of a piece stay in the first cache while tiles of taps follow each other."""
@@ -33,17 +36,20 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1, step: int = 1) -> Tile
 
     With Zen 5 more than four addresses cost more than any step: by 3x3 with a stride of 3, 96 maps to 12 108 GFLOP/s
     with 12x2, 81 with 8x3, 136 with 4x6; 32 of 20x20 to 8 127 with 8x3, 182 with 4x6; 24 of 30x30 to 12 129 with 12x2,
-    161 with 5x4, 184 with 4x5; with a stride of 1 64 maps to 8 by 4x4 147 with 8x3, 211 with 5x4, 264 with 4x6.
+    161 with 5x4, 184 with 4x5; with a stride of 1 64 maps to 8 by 4x4 147 with 8x3, 211 with 5x4, 264 with 4x6. By 5x5
+    one address for five taps is worth a smaller tile: with a stride of 2 from 48 maps of 24x24 to 12 4x5 at 86 % of the
+    peak, 3x7 at 81, from 64 of 10x10 to 8 81 and 4x6 at 78; with one of 1 from 48 of 10x10 to 12 86 and 3x7 at 82, but
+    from 48 of 12x12 to 8 88 and 4x6 at 91.
     """
     halved = machine.vector_registers() < 32
     delta = 1.0 if machine.loads() < 1.5 or machine.of_amd() else 0.2
     far = FAR_LOAD * ((min(step, run) - 1) / (run - 1)) ** 2 if run > 1 else FAR_LOAD
-    beyond = 0.0
+    beyond, address = 0.0, ADDRESS
     if machine.of_amd():
-        far, beyond = min(far, STEP_OF_AMD), ROW_OF_AMD
+        far, beyond, address = min(far, STEP_OF_AMD), ROW_OF_AMD, ADDRESS if halved else ADDRESS_OF_AMD
 
     def cost(r: int, c: int, share: float) -> float:
-        addresses = 0.15 * c / gcd(c, run)
+        addresses = address * c / gcd(c, run)
         if halved:
             return max(r * c / 2, (r + c) / 1.4, 4.0) + 1.0 + addresses
         # Six addresses are in TAP_OVERHEAD.
