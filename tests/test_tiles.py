@@ -192,10 +192,10 @@ TILES = [
     TileShape(2, 3, 1, 1, run=3, halved=True),
     TileShape(4, 2, 1, 1, halved=True),
     TileShape(4, 3, 1, 1, run=3, run_step=0, halved=True),
-    TileShape(2, 3, 1, 1, run=3, task_fetches=1),
-    TileShape(4, 2, 1, 1, halved=True, task_fetches=2),
+    TileShape(2, 3, 1, 1, run=3, tap_fetches=1),
+    TileShape(4, 2, 1, 1, halved=True, tap_fetches=2),
     TileShape(1, 9, 1, 1, run=3),
-    TileShape(2, 9, 1, 1, run=3, task_fetches=3),
+    TileShape(2, 9, 1, 1, run=3, tap_fetches=3),
 ]
 
 

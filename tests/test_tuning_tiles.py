@@ -404,7 +404,7 @@ def test_a_long_step_leaves_few_taps_to_a_tile(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(machine, "loads", lambda: 1.8)
     monkeypatch.setattr(machine, "of_amd", lambda: False)
     tiles = [choose_lanes_tile.__wrapped__(12, 864, 3, step) for step in (1, 2, 3)]
-    assert tiles[0] == replace(tiles[1], task_fetches=0)
+    assert tiles[0] == replace(tiles[1], tap_fetches=0)
     near, _, far = [(tile.rows, tile.columns) for tile in tiles]
     assert far[0] > near[0] and far[1] < near[1]
     # But more than four rows cost AMD's processors more.
@@ -437,13 +437,13 @@ def test_all_rows_follow_for_some_taps_where_that_reads_less(
     monkeypatch.setattr(machine, "vector_registers", lambda: 32)
     monkeypatch.setattr(machine, "of_amd", lambda: True)
     tile = choose_lanes_tile.__wrapped__(rows, maps * kernel**2, kernel, step)
-    assert tile.task_fetches == fetches
-    assert tile.task_fetches * ceil(rows / tile.rows) >= tile.columns or not fetches
+    assert tile.tap_fetches == fetches
+    assert tile.tap_fetches * ceil(rows / tile.rows) >= tile.columns or not fetches
 
 
 def test_with_halves_fewer_rows_stay_near(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "vector_registers", lambda: 8)
-    assert [choose_lanes_tile.__wrapped__(rows, 64, 1, 1).task_fetches > 0 for rows in (6, 12)] == [True, False]
+    assert [choose_lanes_tile.__wrapped__(rows, 64, 1, 1).tap_fetches > 0 for rows in (6, 12)] == [True, False]
 
 
 def test_tasks_are_as_large_as_the_second_cache_allows(monkeypatch: pytest.MonkeyPatch) -> None:

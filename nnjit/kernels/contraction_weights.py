@@ -72,13 +72,13 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
             number = _tile_number(tile, turn, row_tiles, tap_tiles)
             row = min(number // tap_tiles * tile.rows, extent.rows - tile.rows)
             tap = number % tap_tiles * tile.columns
-            if tile.task_fetches:
+            if tile.tap_fetches:
                 # The tiles of all rows share the taps of the next ones, in this piece or in the next.
                 following, ahead_first = turn // row_tiles + 1, 1
                 if following * row_tiles >= last_tile:
                     following, ahead_first = first_tile // row_tiles, 1 + next_piece
-                next_tap = following * tile.columns + turn % row_tiles * tile.task_fetches
-                next_tap = min(next_tap, len(x_taps) - tile.task_fetches)
+                next_tap = following * tile.columns + turn % row_tiles * tile.tap_fetches
+                next_tap = min(next_tap, len(x_taps) - tile.tap_fetches)
                 ahead = (x.vectors, ahead_first, 0, tile.column_step, next_tap)
             else:
                 # Each tile also has a row of d or a tap of x brought near where the next piece of this part reads it;
@@ -110,7 +110,7 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
 @register_jitable
 def _tile_number(tile, turn, row_tiles, tap_tiles):
     """Which tile has its turn, counted row by row of tiles."""
-    return turn % row_tiles * tap_tiles + turn // row_tiles if tile.task_fetches else turn
+    return turn % row_tiles * tap_tiles + turn // row_tiles if tile.tap_fetches else turn
 
 
 @register_jitable(forceinline=True)
@@ -141,8 +141,8 @@ def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_t
         next_at = entry(starts, 2 * line + ahead_first) + ahead_at
         for j in range(columns):
             if half == 0:
-                if tile.task_fetches:
-                    for k in range(tile.task_fetches):
+                if tile.tap_fetches:
+                    for k in range(tile.tap_fetches):
                         prefetch_near(vectors, next_at + j * ahead_step + entry(x_taps, ahead_tap + k))
                 else:
                     prefetch(vectors, next_at + j * ahead_step)

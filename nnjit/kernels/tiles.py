@@ -65,8 +65,10 @@ class TileShape:
     """How many vectors of the next line a run brings into the second cache."""
     task_fetches: int = 0
     """Likewise, of what is copied next: for the next task of `contract_packed`, into the next panel of
-    `contract_transposed`; or of the weights, in `contract_remainder`. In `contract_lanes` how many taps of the next
-    tile, into the first cache; all rows then follow for some taps, otherwise all taps for some rows."""
+    `contract_transposed`; or of the weights, in `contract_remainder`."""
+    tap_fetches: int = 0
+    """How many taps of the next tile `contract_lanes` brings into the first cache: all rows then follow for some taps,
+    otherwise all taps for some rows."""
     result_fetches: bool = False
     """Whether what it will be stored to is brought into the first cache meanwhile, a row for each run of taps.
 

@@ -37,7 +37,7 @@ from nnjit.parameters import aligned_zeros
 from nnjit.passes.winograd import PhaseMaps
 from nnjit.site import Site
 from nnjit.tuning.algorithms import choose_lanes, choose_weights_remainder, taps_share
-from nnjit.tuning.contraction_remainder import choose_remainder_share
+from nnjit.tuning.contraction_remainder import choose_tap_share
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
 from nnjit.tuning.lines import last_tile
@@ -93,7 +93,7 @@ class WeightGradients:
         tile = replace(tile, run=gcd(tile.rows, max(run, 1)), samples=1, row_step=step)
         panels, tap_tiles = -(-groups // tile.columns), -(-len(x_taps) // tile.rows)
         extent = summed._replace(rows=self.filters)
-        piece, share = choose_remainder_piece(extent.columns), choose_remainder_share(tile, panels, tap_tiles)
+        piece, share = choose_remainder_piece(extent.columns), choose_tap_share(tile, panels, tap_tiles)
         bias = site.gradients.get("bias", aligned_zeros((0,), site.dtype))
         scratch = site.workspace.by_thread(channels_weights_vectors(tile, share, site.lanes))
         operands = (tile, extent, piece, share, site.dout.view, window, x_taps, site.gradients["weight"], bias, scratch)
@@ -128,7 +128,7 @@ class WeightGradients:
         bias = site.gradients.get("bias", aligned_zeros((0,), site.dtype))
         piece = choose_remainder_piece(extent.columns * remainder)
         tap_tiles = -(-len(x_taps) // tile.rows)
-        share = choose_remainder_share(tile, panels, tap_tiles)
+        share = choose_tap_share(tile, panels, tap_tiles)
         scratch = site.workspace.by_thread(remainder_weights_vectors(tile, share, site.lanes))
         images = (rows, x._replace(block=0), x_taps * site.lanes, site.gradients["weight"], bias)
         operands = (tile, extent, last > 0, piece, share, *images, scratch)
@@ -208,7 +208,7 @@ class WeightGradients:
         summing = taps_tile if tap_parts.size else None
         operands = (tile, summing, extent, cut, *images, parts, row_parts, tap_parts, scratch)
         site.backward_parameters.append(Call(contract_transposed, cut.parts * cut.shares, operands, work))
-        share = choose_remainder_share(tile, panels, tap_tiles)
+        share = choose_tap_share(tile, panels, tap_tiles)
         sizes, memory = (maps, len(taps), share), site.workspace.by_thread(lanes)
         adding = (tile, *sizes, of_input, parts, site.gradients["weight"], memory)
         adding_work = 5 * (parts.size + parts[0].size)

@@ -70,6 +70,6 @@ SHARE_TAPS = 64
 """Taps of a task at most, whose sums are transposed together."""
 
 
-def choose_remainder_share(tile: TileShape, panels: int, tap_tiles: int) -> int:
+def choose_tap_share(tile: TileShape, panels: int, tap_tiles: int) -> int:
     """How many of the `tap_tiles` tiles of taps of each panel a task takes."""
     return max(1, min(SHARE_TAPS // tile.rows, panels * tap_tiles // machine.wanted_tasks()))

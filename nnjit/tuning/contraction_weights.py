@@ -60,7 +60,7 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1, step: int = 1) -> Tile
 
     tile = cheapest_tile_of_lines(rows, taps, None, fits, line_cost((), taps, cost))
     fetches = _taps_to_fetch(tile, rows, taps, min(step, run) / run, NEAR_ROWS_OF_HALVES if halved else NEAR_ROWS)
-    return replace(tile, run=gcd(tile.columns, run), halved=halved, task_fetches=fetches)
+    return replace(tile, run=gcd(tile.columns, run), halved=halved, tap_fetches=fetches)
 
 
 def _taps_to_fetch(tile: TileShape, rows: int, taps: int, fresh: float, near_rows: int) -> int:
