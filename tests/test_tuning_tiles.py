@@ -38,10 +38,11 @@ from nnjit.tuning.algorithms import (
 from nnjit.tuning.contraction import TASK_WORK, choose_tasks, choose_tile
 from nnjit.tuning.contraction_bands import choose_band, choose_band_share
 from nnjit.tuning.contraction_packed import choose_packed_shares, choose_packed_tile, choose_packed_tiles
+from nnjit.tuning.contraction_remainder import choose_remainder_tile
 from nnjit.tuning.contraction_strips import choose_strip, choose_strips_tile
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
-from nnjit.tuning.cost import held_vectors
+from nnjit.tuning.cost import held_vectors, shared_reads
 from nnjit.tuning.lines import last_tile, line_cost, used_by_tiles
 from nnjit.tuning.packing import choose_packing_shares
 from nnjit.tuning.winograd import choose_row_shares, choose_tiling
@@ -483,3 +484,39 @@ def test_one_tile_of_rows_is_put_in_order_by_several_tasks(monkeypatch: pytest.M
         2,
         1,
     ]
+
+
+@pytest.mark.parametrize(
+    ("positions", "step", "run", "shared"),
+    [
+        (8, 1, 3, 7),  # of eight scalars the next tap reads all but the first
+        (4, 2, 3, 3),  # the next tap reads those between, the one after it all but the first of the first
+        (4, 2, 2, 0),
+        (8, 16, 8, 0),  # channels in lanes: each position has scalars of its own
+        (8, 1, 1, 0),
+    ],
+)
+def test_scalars_that_several_taps_read(positions: int, step: int, run: int, shared: int) -> None:
+    assert shared_reads(positions, step, run) == shared
+
+
+@pytest.mark.parametrize("amd", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_sums_leave_registers_for_scalars_that_several_taps_read(
+    groups: int, amd: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tile whose taps share scalars has fewer sums than one whose taps do not."""
+    monkeypatch.setattr(machine, "vector_registers", lambda: 32)
+    monkeypatch.setattr(machine, "of_amd", lambda: amd)
+    for run, step in ((3, 1), (5, 1), (5, 2)):
+        shares, apart = (
+            choose_remainder_tile.__wrapped__(16 * groups, 16, 24 * run, run, step, ((0, 1),) * 24)
+            for step in (step, 16)
+        )
+        held = shared_reads(shares.rows, step, run)
+        assert shares.rows * shares.columns + shares.columns + held <= 32
+        assert shares.rows * shares.columns < apart.rows * apart.columns
+    # With few registers the compiler keeps few of them.
+    monkeypatch.setattr(machine, "vector_registers", lambda: 8)
+    tiles = [choose_remainder_tile.__wrapped__(16, 16, 72, 3, step, ((0, 1),) * 24) for step in (1, 16)]
+    assert [tile.rows for tile in tiles] == [5, 6]

@@ -55,7 +55,7 @@ def halved_tile_fits(r: int, h: int) -> bool:
     return (r + 1) * h < 16
 
 
-def tile_fits(r: int, c: int, run: int = 0, held: int = 0) -> bool:
+def tile_fits(r: int, c: int, run: int = 0, held: float = 0) -> bool:
     """Whether the sums of a tile of r x c vectors fit the registers, beside its columns, or `held` vectors if those are
     more, and one row, a scalar in all lanes, or, where `tile_fma` has runs and few rows, beside a run of scalars for
     each row and one column; where registers are half as wide, a scalar takes half a vector.
@@ -77,6 +77,14 @@ def held_vectors(c: int, column_step: int, run: int) -> int:
     """
     reads = [{v + k * column_step for k in range(c)} for v in range(run)]
     return max(len(set().union(*reads[: v + 1]) & set().union(*reads[v:])) for v in range(run))
+
+
+@cache
+def shared_reads(c: int, column_step: int, run: int) -> int:
+    """How many of what one tap of a run has read for c columns, `column_step` apart, the taps after it read again at
+    most, if each tap reads one further than the one before."""
+    reads = [{v + k * column_step for k in range(c)} for v in range(run)]
+    return max(len(set().union(*reads[:v]) & set().union(*reads[v:])) for v in range(run))
 
 
 def cheapest_tile(
