@@ -78,6 +78,8 @@ def choose_tile(
             tile = replace(tile, run=run, column_step=column_step, run_step=2 * run_step, halved=True)
         return _fetching(tile, rows, taps, one_run, new_lines)
 
+    spared = SPARED_ROW_OF_AMD if machine.of_amd() and machine.vector_registers() == 32 else 0.0
+
     def cost(r: int, c: int, share: float) -> float:
         vectors = (c + run - 1) / run if shifted else float(c)
         # Runs of maps, filters or samples read each vector once.
@@ -86,7 +88,7 @@ def choose_tile(
         fetched = vectors if _fetches(TileShape(r, c, 1, column_step, run, run_step), taps, one_run) else 0.0
         waiting = 2.0 if one_run and not fetched else 1.0
         far = vectors * ((0.0 if line_near else LINE_LOAD) if near else waiting * FAR_LOAD)
-        cycles = tap_cycles(r, c, far, vectors, run, fetched) - (SPARED_ROW_OF_AMD * r if machine.of_amd() else 0.0)
+        cycles = tap_cycles(r, c, far, vectors, run, fetched) - spared * r
         return cycles * taps * share + r * c * ENTRY_OVERHEAD
 
     def fits(r: int, c: int) -> bool:

@@ -43,10 +43,11 @@ def choose_remainder_tile(
 
     Where the taps of a run read some of the same scalars, side by side in lines that are apart, the compiler keeps them
     in registers, beside the sums: with sums in all of these most were stored and loaded for each tap. Measured on one
-    core with Zen 5, forwards for one sample: 5x5 from 32 maps of 28x28 to 2 146 us with 24x1, 61 with 12x1; 3x3 from 24
-    of 24x24 to 12 37 with 24x1, 19 with 13x1; 5x5 with a stride of 2 from 32 of 24x24 to 64 80 with 12x2, 66 with 6x2;
-    over 124 passes whose tiles that changes 1.23 times as fast. With AVX2, which has room for few, over 108 passes 1.33
-    times.
+    core with Zen 5, forwards for one sample: 5x5 from 32 maps of 28x28 to 2 117 us with 24x1, 61 with 12x1; 3x3 from 24
+    of 24x24 to 12 35 with 24x1, 20 with 13x1; 5x5 with a stride of 2 from 32 of 24x24 to 64 71 with 12x2, 66 with 6x2;
+    over 119 passes whose tiles that changes 1.21 times as fast. With AVX2, which has room for few, over 108 passes 1.33
+    times. Some lose where tiles of few positions are left: 7x7 with a stride of 2 from 24 of 24x24 to 4 23 us with
+    12x1, 30 with 6x1.
 
     Weights that do not stay in the second cache are fetched ahead: one image of 8x8 of 512 maps to 512 by 3x3 on two
     cores 1320 to 950 us.

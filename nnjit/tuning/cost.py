@@ -35,7 +35,7 @@ def tap_cycles(r: int, c: int, far: float, vectors: float, run: int = 1, fetched
     2x2 from 3 to 32 151 with 4x5, 133 with 2x10; over 54 passes whose tiles that changes 1.03 times as fast; one loses,
     to the input of 96 maps of 40x40 by 3x3 with a stride of 2 from 4 filters 1.65 to 1.80 ms)."""
     pieces = machine.register_pieces()
-    shared = 2 if r == 2 and machine.of_amd() else 1.4
+    shared = 2 if r == 2 and pieces == 1 and machine.of_amd() else 1.4
     rate = 2 if r > 2 else shared if vectors < c else 1
     loads = (r + vectors * pieces + fetched) / machine.loads()
     return max(r * c / rate * pieces, loads, 4.0) + TAP_OVERHEAD / run + 0.15 * r + far
@@ -75,7 +75,7 @@ def held_vectors(c: int, column_step: int, run: int) -> int:
     vectors side by side: the compiler keeps what one tap has loaded for those after it which read it too (forwards by
     5x5 with a stride of 2 from 2 maps to 64 4x4 at 94 % of the peak, 4x6, which keeps eleven, at 72).
     """
-    reads = [{v + k * column_step for k in range(c)} for v in range(run)]
+    reads = _reads(c, column_step, run)
     return max(len(set().union(*reads[: v + 1]) & set().union(*reads[v:])) for v in range(run))
 
 
@@ -83,8 +83,13 @@ def held_vectors(c: int, column_step: int, run: int) -> int:
 def shared_reads(c: int, column_step: int, run: int) -> int:
     """How many of what one tap of a run has read for c columns, `column_step` apart, the taps after it read again at
     most, if each tap reads one further than the one before."""
-    reads = [{v + k * column_step for k in range(c)} for v in range(run)]
+    reads = _reads(c, column_step, run)
     return max(len(set().union(*reads[:v]) & set().union(*reads[v:])) for v in range(run))
+
+
+def _reads(c: int, column_step: int, run: int) -> list[set[int]]:
+    """What each tap of a run reads for c columns."""
+    return [{v + k * column_step for k in range(c)} for v in range(run)]
 
 
 def cheapest_tile(
