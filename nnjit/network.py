@@ -138,7 +138,8 @@ class BoundNetwork:
         count, costs = 0, LaneCosts()
         while count < len(stages) and stages[count].layer.takes_channels_in_lanes and len(stages[count].shape) == 3:
             stage = stages[count]
-            costs += stage.layer.lane_costs(stage.shape, width, training, count > 0) or LaneCosts()
+            of_layer = stage.layer.lane_costs(stage.shape, self.batch_size, width, training, count > 0)
+            costs += of_layer or LaneCosts()
             count += 1
         starts = count > 0 and len(stages[0].layer.parameters(stages[0].shape)) > 0
         return count if starts and choose_channels_in_lanes(self.batch_size, width, costs) else 0

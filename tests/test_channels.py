@@ -233,12 +233,12 @@ def test_where_channels_lie() -> None:
     assert_array_equal(buffer.read(2), [x[0], np.zeros(shape)])
 
 
-@given(samples=st.integers(1, 40), block=st.floats(0, 1e9), sample=st.floats(0, 1e9))
+@given(samples=st.integers(1, 40), with_samples=st.floats(0, 1e9), with_channels=st.floats(0, 1e9))
 def test_only_batches_that_do_not_fill_a_block_have_channels_in_lanes(
-    samples: int, block: float, sample: float
+    samples: int, with_samples: float, with_channels: float
 ) -> None:
-    chosen = choose_channels_in_lanes(samples, 16, LaneCosts(block, sample))
-    assert chosen == (samples < 16 and samples * sample < block)
+    chosen = choose_channels_in_lanes(samples, 16, LaneCosts(with_samples, with_channels))
+    assert chosen == (samples < 16 and with_channels < with_samples)
 
 
 SAME: dict[str, Any] = {"padding": "same"}

@@ -34,7 +34,7 @@ from nnjit.network import Network
 from nnjit.reference.network import forward
 from nnjit.steps import Feed, Prediction, Scaling
 from nnjit.tuning import machine
-from nnjit.tuning.algorithms import choose_remainder, choose_weights_remainder, form_cost
+from nnjit.tuning.algorithms import ImagePass, choose_remainder, choose_weights_remainder, form_cost
 from nnjit.tuning.contraction_remainder import choose_remainder_tile, last_remainder_tile
 from nnjit.tuning.contraction_samples import choose_samples_tile
 
@@ -301,10 +301,10 @@ SIZES = st.integers(1, 130)
 @given(samples=st.integers(1, 40), rows=SIZES, maps=SIZES, met=st.integers(1, 20_000), written=st.integers(1, 2_000))
 def test_what_is_taken_apart_are_the_last_samples(samples: int, rows: int, maps: int, met: int, written: int) -> None:
     for width in (8, 16):
-        sizes, by_3x3 = (rows, 9 * maps, met, (maps * written, written)), ((3, 3), (1, 1))
+        sizes, by_3x3 = (rows, 9 * maps, met, maps * written, written), ((3, 3), (1, 1))
+        winograd = form_cost(FORMS[3], rows, maps, (4, written))
         chosen = [
-            choose_remainder(samples, width, *sizes, None),
-            choose_remainder(samples, width, *sizes, form_cost(FORMS[3], rows, maps, (4, written))),
+            *(choose_remainder(samples, width, ImagePass(*sizes, cost)) for cost in (None, winograd)),
             choose_weights_remainder(samples, width, rows, maps, *by_3x3, (4, written), None),
             choose_weights_remainder(samples, width, rows, maps, *by_3x3, (4, written), FORMS[3]),
         ]
@@ -313,15 +313,13 @@ def test_what_is_taken_apart_are_the_last_samples(samples: int, rows: int, maps:
 
 def test_few_samples_are_taken_apart_where_that_costs_less() -> None:
     """6 maps to 16 by 5x5 on 10x10; one to 6 on 28x28; from 128 maps to 128 by Winograd's algorithm."""
-    images = {"lenet5": (16, 150, 15_000, (1_176, 100)), "to the input": (1, 150, 101_400, (4_704, 784))}
-    taken = {
-        name: [choose_remainder(n, 16, *sizes, None) for n in (1, 5, 17, 32, 42)] for name, sizes in images.items()
-    }
+    images = {"lenet5": (16, 150, 15_000, 1_176, 100, None), "to the input": (1, 150, 101_400, 4_704, 784, None)}
+    taken = {name: [choose_remainder(n, 16, ImagePass(*of)) for n in (1, 5, 17, 32, 42)] for name, of in images.items()}
     assert taken == {"lenet5": [1, 5, 1, 0, 10], "to the input": [0, 0, 0, 0, 0]}
-    winograd = 128, 1_152, 61_952, (10_368, 64), form_cost(FORMS[3], 128, 128, (8, 8))
-    assert [choose_remainder(n, 16, *winograd) for n in (1, 5, 8, 17, 32)] == [1, 5, 0, 1, 0]
+    winograd = ImagePass(128, 1_152, 61_952, 10_368, 64, form_cost(FORMS[3], 128, 128, (8, 8)))
+    assert [choose_remainder(n, 16, winograd) for n in (1, 5, 8, 17, 32)] == [1, 5, 0, 1, 0]
     by_5x5 = (5, 5), (1, 1)
-    assert [choose_weights_remainder(n, 16, 16, 6, *by_5x5, (10, 10), None) for n in (1, 18, 25)] == [1, 2, 0]
+    assert [choose_weights_remainder(n, 16, 16, 6, *by_5x5, (10, 10), None) for n in (1, 18, 25, 31)] == [1, 2, 9, 0]
     assert [choose_weights_remainder(n, 16, 1, 32, *by_5x5, (21, 21), None) for n in (1, 17)] == [0, 0]
 
 

@@ -104,9 +104,9 @@ class Layer(Component):
         """Whether `bind` applies the maximum of 2x2 windows that follows (`Site.winners`), for an input of `shape`."""
         return False
 
-    def lane_costs(self, shape: Shape, lanes: int, training: bool, to_input: bool) -> LaneCosts | None:
-        """What samples or channels in `lanes` lanes cost, forwards or in `training`, where the gradient goes on to the
-        input or only to the parameters; None for little."""
+    def lane_costs(self, shape: Shape, samples: int, lanes: int, training: bool, to_input: bool) -> LaneCosts | None:
+        """What a batch of `samples` costs with samples and with channels in `lanes` lanes, forwards or in `training`,
+        where the gradient goes on to the input or only to the parameters; None for little."""
         return None
 
     def takes_apart(self, shape: Shape, samples: int, lanes: int) -> int:

@@ -109,8 +109,8 @@ class Conv2d(Layer):
     def applies_pooling(self, shape: Shape) -> bool:
         return self._convolution(shape).pools_pairs
 
-    def lane_costs(self, shape: Shape, lanes: int, training: bool, to_input: bool) -> LaneCosts:
-        return self._convolution(shape).lane_costs(lanes, training, to_input)
+    def lane_costs(self, shape: Shape, samples: int, lanes: int, training: bool, to_input: bool) -> LaneCosts:
+        return self._convolution(shape).lane_costs(samples, lanes, training, to_input)
 
     def input_border(self, shape: Shape) -> Border:
         return self._convolution(shape).input_border()

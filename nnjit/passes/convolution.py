@@ -31,6 +31,7 @@ from nnjit.passes.weight_gradients import WeightGradients
 from nnjit.passes.winograd import PhaseMaps, by_overlap, by_winograd
 from nnjit.site import Site, zeros_call
 from nnjit.tuning.algorithms import (
+    ImagePass,
     LaneCosts,
     choose_bands,
     choose_form,
@@ -166,40 +167,37 @@ class Convolution:
         ]
         return int(met[0] * met[1])
 
-    def lane_costs(self, lanes: int, training: bool, to_input: bool) -> LaneCosts:
-        """What samples or channels in lanes cost, forwards or in training, with or without the gradient to the
-        input."""
-        channels, sizes = self.shape[0], (self.axes[0].size, self.axes[1].size)
-        costs = image_lane_costs(self.filters, channels, self._products, sizes, self._forward_form_cost, lanes)
+    def lane_costs(self, samples: int, lanes: int, training: bool, to_input: bool) -> LaneCosts:
+        """What a batch of `samples` costs with samples and with channels in lanes, forwards or in training, with or
+        without the gradient to the input."""
+        costs = image_lane_costs(samples, lanes, self._forward_pass)
         if not training:
             return costs
-        of = self.filters, channels, self.kernel, self.stride
-        costs += weights_lane_costs(lanes, *of, sizes, self._weights_form)
-        if to_input:
-            sizes = self.shape[1], self.shape[2]
-            costs += image_lane_costs(channels, self.filters, self._products, sizes, self._input_form_cost, lanes)
-        return costs
+        of, sizes = (self.filters, self.shape[0], self.kernel, self.stride), (self.axes[0].size, self.axes[1].size)
+        costs += weights_lane_costs(samples, lanes, *of, sizes, self._weights_form)
+        return costs + image_lane_costs(samples, lanes, self._input_pass) if to_input else costs
 
     def takes_apart(self, samples: int, lanes: int) -> int:
         """How many of the last of `samples` samples the forward pass computes by themselves."""
-        sizes = self.axes[0].size, self.axes[1].size
+        return choose_remainder(samples, lanes, self._forward_pass)
+
+    @property
+    def _forward_pass(self) -> ImagePass:
+        """The forward pass as algorithms are chosen for it."""
+        written = self.axes[0].size * self.axes[1].size
         read = self.shape[0] * self.input_border().plane(*self.shape[1:])
-        return self._choose_apart(samples, lanes, self.filters, self.shape[0], self._forward_form_cost, sizes, read)
+        return self._image_pass(self.filters, self.shape[0], read, written, self._forward_form_cost)
 
-    def _input_takes_apart(self, samples: int, lanes: int) -> int:
-        """Likewise for the gradient to the input."""
-        sizes = self.shape[1], self.shape[2]
+    @property
+    def _input_pass(self) -> ImagePass:
+        """Likewise the gradient to the input."""
         read = self.filters * self.gradient_border(True).plane(self.axes[0].size, self.axes[1].size)
-        return self._choose_apart(samples, lanes, self.shape[0], self.filters, self._input_form_cost, sizes, read)
+        written = self.shape[1] * self.shape[2]
+        return self._image_pass(self.shape[0], self.filters, read, written, self._input_form_cost)
 
-    def _choose_apart(
-        self, samples: int, lanes: int, rows: int, maps: int, cost: float | None, sizes: tuple[int, int], read: int
-    ) -> int:
-        """Likewise for a pass from `maps` maps, with their zeros so many `read` numbers of a sample, to `rows` of
-        `sizes`; `cost`: that of Winograd's algorithm."""
+    def _image_pass(self, rows: int, maps: int, read: int, written: int, winograd: float | None) -> ImagePass:
         taps = maps * self.kernel[0] * self.kernel[1]
-        vectors = read, sizes[0] * sizes[1]
-        return choose_remainder(samples, lanes, rows, taps, maps * self._products, vectors, cost)
+        return ImagePass(rows, taps, maps * self._products, read, written, winograd)
 
     def _offsets(self, k: int) -> list[int]:
         """How far from position i * stride of the input the taps of output i lie, on axis k."""
@@ -353,7 +351,7 @@ class Convolution:
             return
         form, overlaps = self._input_form
         # Over the tiles of the output the gradient has no zeros round it, which sums would read.
-        apart = 0 if overlaps or not sums else self._input_takes_apart(site.batch_size, site.lanes)
+        apart = 0 if overlaps or not sums else choose_remainder(site.batch_size, site.lanes, self._input_pass)
         blocks = site.dx.extent.blocks
         whole = blocks - (apart > 0)
         if form and overlaps:

@@ -273,34 +273,45 @@ def _lanes_costs(
 # The last samples of a batch, too few to be worth a block of their own.
 
 
-REMAINDER_GAIN = 1.1
-"""How many times as much a block must cost."""
+class ImagePass(NamedTuple):
+    """The sums of a pass through an image, for one sample."""
+
+    rows: int
+    """Maps of the output."""
+    taps: int
+    """Of a sum."""
+    products: int
+    """Of all positions of a row, whose taps that meet the border are left out."""
+    read: int
+    """Numbers of the image with its zeros."""
+    written: int
+    """Positions of a row."""
+    winograd: float | None
+    """What a block costs by that algorithm, None for direct sums."""
 
 
-def choose_remainder(
-    samples: int, lanes: int, rows: int, taps: int, products: int, vectors: tuple[int, int], winograd: float | None
-) -> int:
+def choose_remainder(samples: int, lanes: int, of: ImagePass) -> int:
     """How many of the last of `samples` samples a pass through the image leaves to `contract_remainder`: those that do
     not fill a block, or 0 if a block costs less.
 
-    Each of `rows` rows is a sum over `taps` taps, of which all positions meet `products`; it is written in so many
-    `vectors` as the second number says, the first is how many a block of the image has. `winograd` is what that
-    algorithm costs, None if a block is computed by direct sums as well.
-
-    Measured on one core with 1 to 12 samples of 90 layers, forwards and to the input: to choose so takes 1.02 times as
-    long as to choose the faster one each time, 1.03 where blocks are computed by Winograd's algorithm, whose kernels
-    have to be transformed for the sake of one.
+    Fitted to 1, 4, 8 and 12 samples of 150 layers, forwards and to the input, on one core of a Zen 5: to choose so
+    takes 1.008 times as long as to choose the faster one each time (1.02 with what had been fitted to an Intel Xeon,
+    before tiles of few samples left registers for scalars).
     """
     remainder = samples % lanes
-    block = 1.2 * rows * products + 4 * rows * vectors[1] if winograd is None else 1.3 * winograd
-    return remainder if REMAINDER_GAIN * remainder_cost(remainder, lanes, rows, taps, products, vectors) < block else 0
+    return remainder if remainder_cost(remainder, lanes, of) < block_cost(of) else 0
 
 
-def remainder_cost(samples: int, lanes: int, rows: int, taps: int, products: int, vectors: tuple[int, int]) -> float:
-    """What `contract_remainder` costs, in multiply-adds of vectors in a tile; operands as in `choose_remainder`."""
-    groups, (read, written) = -(-rows // lanes), vectors
-    each = 1.2 * groups * products + 1.3 * rows * written
-    return samples * each + 8 * read + 10 * rows * written + groups * lanes * taps
+def block_cost(of: ImagePass) -> float:
+    """What a block of samples costs, in multiply-adds of vectors in a tile."""
+    return 1.2 * of.rows * of.products + 5 * of.rows * of.written if of.winograd is None else 1.15 * of.winograd
+
+
+def remainder_cost(samples: int, lanes: int, of: ImagePass) -> float:
+    """What `contract_remainder` costs for so many samples."""
+    groups = -(-of.rows // lanes)
+    each = (1.1 if groups > 1 else 1.2) * groups * of.products + 1.3 * of.rows * of.written
+    return samples * each + 6 * of.read + 6 * of.rows * of.written + 1.2 * groups * lanes * of.taps
 
 
 def choose_dense_remainder(samples: int, lanes: int) -> int:
@@ -324,51 +335,75 @@ def choose_weights_remainder(
     `contract_remainder_weights`: those that do not fill a block, or 0 if a block costs less, with Winograd's algorithm
     in a `form` or with direct sums.
 
-    The unit of cost is a cycle, as in `choose_lanes`. Measured on one core over 18 layers, the remainder of one sample
-    took 0.25 to 0.7 of the time of a block, of two samples 0.45 to 0.9, where this chooses it.
+    Fitted to 1, 4, 8 and 12 samples of 162 layers on one core of a Zen 5: to choose so takes 1.012 times as long as to
+    choose the faster one each time (1.039 before, up to 2.7 times for a single sample).
     """
+    remainder = samples % lanes
+    block, apart = _weights_costs(remainder, lanes, filters, channels, kernel, stride, sizes, form)
+    return remainder if apart < block else 0
+
+
+def _weights_costs(
+    samples: int,
+    lanes: int,
+    filters: int,
+    channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    sizes: tuple[int, int],
+    form: Form | None,
+) -> tuple[float, float]:
+    """What up to a block of samples costs as one and one by one, in cycles as in `choose_lanes`."""
     area, positions = kernel[0] * kernel[1], sizes[0] * sizes[1]
-    remainder, groups, taps = samples % lanes, -(-filters // lanes), channels * area
+    groups, taps = -(-filters // lanes), channels * area
     if form:
-        present = -(-remainder // SAMPLES) * SAMPLES
+        present = -(-samples // SAMPLES) * SAMPLES
         maps = channels * count_phases(kernel, stride)
-        block = 0.8 * _weights_form_cost(form, filters, maps, sizes, present / lanes)
+        block = 0.5 * _weights_form_cost(form, filters, maps, sizes, present / lanes)
     else:
         shared = taps_share(kernel, stride)
-        block = positions * min(_lanes_costs(filters, channels, area, remainder, lanes, shared).values())
-    apart = remainder * positions * groups * (0.8 * taps + 25) + 2 * groups * lanes * taps
-    return remainder if LEAST_GAIN * apart < block else 0
+        each = 1.1 * min(_lanes_costs(filters, channels, area, samples, lanes, shared).values())
+        block = positions * each + 1.5 * filters * taps
+    return block, samples * positions * groups * (0.65 * taps + 30) + 0.5 * groups * lanes * taps
 
 
 # Channels in the lanes of vectors, instead of samples.
+#
+# Fitted to 162 layers with 1, 4, 8 and 12 samples on one core of a Zen 5, where a block by Winograd's algorithm and a
+# single group of channels are faster beside the rest than on the Intel Xeon to which they had been fitted: costs lie
+# between both. To choose so takes 1.006 times as long as to choose the faster one each time, in training and for
+# predictions. Steps of vgg-small with 8 samples went from 9.0 to 6.8 ms, predictions of srcnn with 6 from 580 to 370
+# us.
+
+PACKED_KERNELS = 1.0, 3.0
+"""What a sample's share of packing kernels costs for each of their vectors, and of reading them if they leave the
+second cache."""
 
 
 class LaneCosts(NamedTuple):
-    """What a layer costs in training, in cycles of a core with AVX-512."""
+    """What all samples of a batch cost, in cycles of a core with AVX-512."""
 
-    block: float = 0.0
-    """A block of samples in lanes, however many there are."""
-    sample: float = 0.0
-    """A single one with its channels in lanes."""
+    samples: float = 0.0
+    """With samples in lanes."""
+    channels: float = 0.0
+    """With channels in lanes."""
 
     def __add__(self, other: object) -> LaneCosts:
         assert isinstance(other, LaneCosts)
-        return LaneCosts(self.block + other.block, self.sample + other.sample)
+        return LaneCosts(self.samples + other.samples, self.channels + other.channels)
 
 
-def image_lane_costs(
-    rows: int, maps: int, products: int, sizes: tuple[int, int], winograd: float | None, lanes: int
-) -> LaneCosts:
-    """What a pass through the image costs to `rows` maps of `sizes`, which takes so many `products` for each of `maps`
-    maps, or by Winograd's algorithm what `winograd` says."""
-    positions, groups = sizes[0] * sizes[1], -(-rows // lanes)
-    block = 0.6 * rows * maps * products if winograd is None else 0.65 * winograd
-    return LaneCosts(
-        block + 4 * rows * positions, groups * ((0.55 if groups > 1 else 0.9) * maps * products + 6 * positions)
-    )
+def image_lane_costs(samples: int, lanes: int, of: ImagePass) -> LaneCosts:
+    """What a pass through the image costs for fewer samples than a block has."""
+    groups = -(-of.rows // lanes)
+    near, far = PACKED_KERNELS
+    packed = groups * of.taps * (far if groups * of.taps * VECTOR_BYTES > NEAR_BYTES else near)
+    each = groups * ((0.55 if groups > 1 else 0.7) * of.products + 6 * of.written) + packed
+    return LaneCosts(min(block_cost(of), remainder_cost(samples, lanes, of)) / 2, samples * each)
 
 
 def weights_lane_costs(
+    samples: int,
     lanes: int,
     filters: int,
     channels: int,
@@ -378,15 +413,11 @@ def weights_lane_costs(
     form: Form | None,
 ) -> LaneCosts:
     """What the gradient of the weights costs, as a sum over `sizes` positions."""
-    area, positions, groups = kernel[0] * kernel[1], sizes[0] * sizes[1], -(-filters // lanes)
-    if form:
-        block = 0.8 * _weights_form_cost(form, filters, channels * count_phases(kernel, stride), sizes)
-    else:
-        shared = taps_share(kernel, stride)
-        block = positions * min(_lanes_costs(filters, channels, area, lanes, lanes, shared).values())
-    return LaneCosts(block, positions * groups * ((0.65 if groups > 1 else 0.9) * channels * area + 3))
+    positions, groups, taps = sizes[0] * sizes[1], -(-filters // lanes), channels * kernel[0] * kernel[1]
+    with_samples = min(_weights_costs(samples, lanes, filters, channels, kernel, stride, sizes, form))
+    return LaneCosts(with_samples, samples * positions * groups * ((0.6 if groups > 1 else 0.75) * taps + 3))
 
 
 def choose_channels_in_lanes(samples: int, lanes: int, costs: LaneCosts) -> bool:
     """Whether `samples` samples have their channels in lanes: they are too few for a block, which would cost more."""
-    return samples < lanes and samples * costs.sample < costs.block
+    return samples < lanes and costs.channels < costs.samples
