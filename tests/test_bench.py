@@ -107,12 +107,29 @@ def test_one_output_says_yes_or_no() -> None:
     assert dataset.classes == ["0", "1"]
 
 
-def test_absent_data_need_a_shape() -> None:
+@pytest.mark.parametrize(
+    ("train", "model", "shape"),
+    [
+        ("inputs: absent.npy, targets: gone.npy", "[{conv2d: {filters: 3, kernel: 3}}]", "[1,28,28]"),
+        ("inputs: absent.npy, targets: gone.npy", "[flatten, dense: 4]", "[1,28,28]"),
+        ("inputs: absent.npy, targets: gone.npy", "[dense: 4]", "[10]"),
+        ("file: absent.npz", "[relu, flatten]", "[1,28,28]"),
+        ("file: absent.csv", "[dense: 4]", "[10]"),
+        ("file: absent.csv", "[relu, dense: 4]", "[10]"),
+        ("file: absent.csv", "[{conv2d: {filters: 3, kernel: 3}}]", "[1,28,28]"),
+        ("file: absent.csv", "[{conv2d: {filters: 3, kernel: 40}}]", "[1,28,28]"),
+    ],
+)
+def test_absent_data_need_a_shape(train: str, model: str, shape: str) -> None:
+    """The message offers one that the network can take."""
+    rest = MODEL[MODEL.index("loss") :]
+    loaded = config(f"data: {{train: {{{train}}}, classes: 4}}\nmodel: {model}\n{rest}")
+    (name,) = absent_files(loaded)[:1]
     with pytest.raises(ConfigError) as error:
-        measured_data(config(ABSENT.replace(", shape: [1, 6, 6]", "") + MODEL))
+        measured_data(loaded)
     assert str(error.value) == (
-        "bench.yaml: data.shape: expected the shape of one input, since absent.npy is not there to tell; "
-        "--set data.shape=[1,28,28], say, measures with made-up data"
+        f"bench.yaml: data.shape: expected the shape of one input, since {name} is not there to tell; "
+        f"--set data.shape={shape}, say, measures with made-up data"
     )
 
 

@@ -93,7 +93,7 @@ def test_a_shape_that_nothing_tells(tmp_path: Path) -> None:
     result = nnjit("bench", path)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {path}: data.shape: expected the shape of one input, since ")
-    assert result.stderr.endswith("absent.csv is not there to tell; --set data.shape=[1,28,28], say, measures with "
+    assert result.stderr.endswith("absent.csv is not there to tell; --set data.shape=[10], say, measures with "
                                   "made-up data\n")  # fmt: skip
 
 

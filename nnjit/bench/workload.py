@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from nnjit.config import Config, LoadedConfig
 from nnjit.data.dataset import Dataset, Split
+from nnjit.data.section import CsvSource
 from nnjit.errors import ConfigError
-from nnjit.layers.base import Shape
+from nnjit.layers.base import Shape, ShapeError
 from nnjit.network import Network
 from nnjit.parameters import aligned_zeros
 from nnjit.prepare import check_shapes, prepare
@@ -49,7 +50,7 @@ def measured_data(loaded: LoadedConfig) -> Dataset:
         if config.data.shape is None:
             raise ConfigError(
                 f"{loaded.name}: data.shape: expected the shape of one input, since {absent[0]} is not there to tell; "
-                "--set data.shape=[1,28,28], say, measures with made-up data"
+                f"--set data.shape={_possible_shape(config)}, say, measures with made-up data"
             )
         dataset = made_up(config, check_shapes(loaded), BATCHES * config.train.batch_size)
     train_split = dataset.train
@@ -57,6 +58,18 @@ def measured_data(loaded: LoadedConfig) -> Dataset:
     return dataclasses.replace(
         dataset, train=Split(train_split.inputs, train_split.targets, rows), validation=None, test=None
     )
+
+
+def _possible_shape(config: Config) -> str:
+    """As --set takes it: of an image or of a table's row, whichever the first layer takes; a table's own first."""
+    images_first = not isinstance(config.data.train, CsvSource)
+    for shape in sorted(((10,), (1, 28, 28)), key=len, reverse=images_first):
+        try:
+            config.model[0].output_shape(shape)
+        except ShapeError:
+            continue
+        return str(list(shape)).replace(" ", "")
+    return "[1,28,28]"
 
 
 def made_up(config: Config, shapes: Sequence[Shape], samples: int) -> Dataset:
