@@ -54,7 +54,7 @@ def test_json(tiny: Path) -> None:
     assert first.keys() == {"position", "kind", "shape", "forward", "gradient_to_input", "gradient_to_weights"}
     assert first["gradient_to_input"] is None
     assert last["gradient_to_input"].keys() == {"seconds", "gflops", "share"}
-    assert found["rest"].keys() == {"batch", "loss", "update"}
+    assert found["rest"].keys() == {"batch", "loss", "update", "calls"}
 
 
 def test_batch_threads_and_overrides(tiny: Path) -> None:
@@ -84,7 +84,7 @@ def test_page(tmp_path: Path) -> None:
     assert lines[6] == ""
     assert lines[7].split() == ("layer output forward GFLOP/s % to input GFLOP/s % to weights GFLOP/s %".split())
     assert [line.split()[:2] for line in lines[8:10]] == [["0", "dense+relu"], ["2", "dense"]]
-    assert [line.split()[0] for line in lines[10:]] == ["batch", "loss", "update"]
+    assert [line.split()[0] for line in lines[10:]] == ["batch", "loss", "update", "calls"]
 
 
 def test_a_shape_that_nothing_tells(tmp_path: Path) -> None:

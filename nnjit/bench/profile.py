@@ -19,8 +19,8 @@ from nnjit.stages import Stage
 
 Pass: TypeAlias = Literal["forward", "gradient_to_input", "gradient_to_weights"]
 PASSES: tuple[Pass, ...] = ("forward", "gradient_to_input", "gradient_to_weights")
-Rest: TypeAlias = Literal["batch", "loss", "update"]
-REST: tuple[Rest, ...] = ("batch", "loss", "update")
+Rest: TypeAlias = Literal["batch", "loss", "update", "calls"]
+REST: tuple[Rest, ...] = ("batch", "loss", "update", "calls")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Profile:
     """The multiply-adds of all passes against the time of a step."""
     layers: list[LayerTimes]
     rest: dict[Rest, float]
-    """Seconds of what no layer does: bringing the batch, loss and metric, the optimizer's update."""
+    """Seconds of what no layer does: bringing the batch, loss and metric, the optimizer's update, and calls, which is
+    what all others lack of the step. Most of it is calling compiled code, which does not count for a part; below 0
+    where the parts take longer one by one than together."""
 
 
 class _Part(NamedTuple):
@@ -91,6 +93,7 @@ def profile(workload: Workload, seconds: float) -> Profile:
             back: dict[Pass, PassTime] = {"gradient_to_input": PassTime(taken, None, taken / step_seconds)}
             layers.append(LayerTimes(stage.last, stage.pooling, stage.out_shape, back))
     rest = {name: times.get(_Part(None, name), 0.0) for name in REST}
+    rest["calls"] = step_seconds - sum(times.values())
     return Profile(step_seconds, 2e-9 * work / step_seconds, layers, rest)
 
 

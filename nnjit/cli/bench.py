@@ -44,7 +44,8 @@ def bench(
     file is not there. Times are medians after a warm-up; compiling counts apart. A row per layer gives the time of each
     of its passes, its GFLOP/s (a multiply-add is two operations) and its share of the step. An activation or a pooling
     that the layer before it applies is part of that layer's row; the way back through such a pooling has a row of its
-    own.
+    own. The row "calls" makes the rows add up to the step: what it takes to call compiled code, most of the step of a
+    few units, and what medians lack of adding up; it may be below 0.
 
     \b
     Examples:
@@ -112,7 +113,7 @@ def _cells(taken: PassTime | None) -> tuple[str, str, str]:
 
 
 def _micro(seconds: float) -> str:
-    return f"{seconds * 1e6:,.1f}" if seconds < 1e-4 else f"{seconds * 1e6:,.0f}"
+    return f"{seconds * 1e6:,.1f}" if abs(seconds) < 1e-4 else f"{seconds * 1e6:,.0f}"
 
 
 def _percent(share: float) -> str:
