@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 import nnjit.bench.profile
 from nnjit.bench import limits
 from nnjit.bench.memory import peak_memory_bytes
-from nnjit.bench.profile import PASSES, REST, _multiply_adds, profile
+from nnjit.bench.profile import PASSES, REST, LayerTimes, Pass, PassTime, Profile, _multiply_adds, profile
 from nnjit.bench.timing import LEAST_RUNS, median_seconds, race, run_times
 from nnjit.bench.workload import BATCHES, Workload, absent_files, bind_workload, measured_data
 from nnjit.config import LoadedConfig, parse_config
@@ -218,6 +218,14 @@ def test_rates_follow_from_multiply_adds_and_times() -> None:
     assert pool["gradient_to_input"].gflops is None
     total = 2 * 8 * 3 * 16 * 9 + 3 * 8 * 12 * 4
     assert math.isclose(found.gflops, 2e-9 * total / found.step_seconds)
+
+
+def test_the_highest_rate_is_that_of_the_whole_or_of_a_pass() -> None:
+    passes: dict[Pass, PassTime] = {"forward": PassTime(1.0, 7.0, 1.0), "gradient_to_weights": PassTime(0.0, None, 0.0)}
+    layers = [LayerTimes(0, "dense", (4,), passes), LayerTimes(1, "flatten", (4,), {})]
+    assert Profile(1.0, 5.0, layers, {}).highest_gflops == 7.0
+    assert Profile(1.0, 9.0, layers, {}).highest_gflops == 9.0
+    assert Profile(1.0, 5.0, [], {}).highest_gflops == 5.0
 
 
 def test_what_falls_into_no_window_is_no_work() -> None:

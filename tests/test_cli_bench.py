@@ -72,7 +72,19 @@ def test_made_up_data(tmp_path: Path) -> None:
     assert measured(path)["made_up_data"] is True
 
 
-def test_page(tmp_path: Path) -> None:
+def machine_reaches(gflops: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnjit.bench.report.peak_gflops", lambda dtype, seconds: gflops)
+
+
+def test_rates_above_the_machines_are_explained(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_reaches(1e-9, monkeypatch)
+    lines = nnjit("bench", tiny, "--seconds", 0.02).stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == ["step", "rate", "counted", "compiling"]
+    assert "Winograd" in lines[4] and "padding" in lines[4]
+
+
+def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_reaches(1e9, monkeypatch)
     path = tmp_path / "absent.yaml"
     path.write_text(ABSENT)
     result = nnjit("bench", path, "--seconds", 0.02)

@@ -64,6 +64,12 @@ class Profile:
     what all others lack of the step. Most of it is calling compiled code, which does not count for a part; below 0
     where the parts take longer one by one than together."""
 
+    @property
+    def highest_gflops(self) -> float:
+        """Of the whole and of each pass."""
+        rates = [taken.gflops or 0.0 for layer in self.layers for taken in layer.passes.values()]
+        return max([self.gflops, *rates])
+
 
 class _Part(NamedTuple):
     """Whose calls a range of the program is: a pass of the layer on site `number`, or one of the rest."""

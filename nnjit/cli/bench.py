@@ -47,6 +47,9 @@ def bench(
     own. The row "calls" makes the rows add up to the step: what it takes to call compiled code, most of the step of a
     few units, and what medians lack of adding up; it may be below 0.
 
+    GFLOP/s count the multiply-adds of the formula. Winograd's algorithm leaves most of these out, and direct sums those
+    with padding's zeros, so a rate may exceed what the machine reaches, and its share 100 %.
+
     \b
     Examples:
       nnjit bench configs/digits.yaml --batch 256
@@ -90,6 +93,12 @@ HEADINGS = (
     "to weights",
     "GFLOP/s",
     "%",
+)
+
+
+COUNTED = (
+    "by the formula, of whose multiply-adds Winograd's algorithm leaves most out, direct sums those with padding's "
+    "zeros: rates may exceed the machine's"
 )
 
 
@@ -139,11 +148,13 @@ def _show_report(report: Report) -> None:
     """Print the whole and the parts."""
     profile = report.profile
     share = profile.gflops / report.peak_gflops
+    above = profile.highest_gflops > report.peak_gflops
     facts = (
         ("data", f"random, since {report.absent} is not there" if report.absent else "the config's"),
         ("batch", f"{report.batch_size} samples of {report.precision}, {_count(report.threads, 'thread')}"),
         ("step", f"{_micro(profile.step_seconds)} us, {report.samples_per_second:,.0f} samples/s"),
         ("rate", f"{profile.gflops:,.1f} GFLOP/s, {share:.0%} of the machine's {report.peak_gflops:,.1f}"),
+        *([("counted", COUNTED)] if above else []),
         ("compiling", f"{report.compile_seconds:.2f} s, before the first step"),
         ("memory", f"{in_bytes(report.peak_memory_bytes)} at most, {in_bytes(report.buffer_bytes)} of it the step's"),
     )
