@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numba.core.event import install_recorder
 
 from nnjit.bench.limits import peak_gflops
 from nnjit.bench.memory import peak_memory_bytes
@@ -28,7 +29,9 @@ class Report:
     """What binding the step took: compiling its kernels, or loading them from the cache."""
     peak_gflops: float
     peak_memory_bytes: int
-    """Of the process, its libraries and the compiler included."""
+    """Of the process and its libraries; where kernels were compiled, of the compiler at work too."""
+    compiled: bool
+    """Whether kernels were compiled rather than all loaded from the cache."""
     buffer_bytes: int
     """Of the step: parameters, gradients, optimizer's state, activations, tables."""
     profile: Profile
@@ -65,8 +68,9 @@ def measure(loaded: LoadedConfig, seconds: float, peak_seconds: float) -> Report
     Raises ConfigError, DataError.
     """
     absent = absent_files(loaded)
-    workload = bind_workload(loaded.config, measured_data(loaded))
-    found = profile(workload, seconds)
+    with install_recorder("numba:compile") as compilations:
+        workload = bind_workload(loaded.config, measured_data(loaded))
+        found = profile(workload, seconds)
     memory = peak_memory_bytes()  # before the machine's limits are measured, which takes memory too
     return Report(
         absent=absent[0] if absent else None,
@@ -76,6 +80,7 @@ def measure(loaded: LoadedConfig, seconds: float, peak_seconds: float) -> Report
         compile_seconds=workload.compile_seconds,
         peak_gflops=peak_gflops(np.dtype(loaded.config.train.precision), peak_seconds),
         peak_memory_bytes=memory,
+        compiled=bool(compilations.buffer),
         buffer_bytes=workload.buffer_bytes,
         profile=found,
     )

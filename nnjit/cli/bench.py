@@ -50,6 +50,9 @@ def bench(
     GFLOP/s count the multiply-adds of the formula. Winograd's algorithm leaves most of these out, and direct sums those
     with padding's zeros, so a rate may exceed what the machine reaches, and its share 100 %.
 
+    The memory at most is that of the process. Where kernels are compiled first, it holds what the compiler takes, often
+    as much as all else; a second run, which loads them, tells it without.
+
     \b
     Examples:
       nnjit bench configs/digits.yaml --batch 256
@@ -149,6 +152,7 @@ def _show_report(report: Report) -> None:
     profile = report.profile
     share = profile.gflops / report.peak_gflops
     above = profile.highest_gflops > report.peak_gflops
+    compiler = ", the compiler at work included; a second run tells it without" if report.compiled else ""
     facts = (
         ("data", f"random, since {report.absent} is not there" if report.absent else "the config's"),
         ("batch", f"{report.batch_size} samples of {report.precision}, {_count(report.threads, 'thread')}"),
@@ -156,7 +160,10 @@ def _show_report(report: Report) -> None:
         ("rate", f"{profile.gflops:,.1f} GFLOP/s, {share:.0%} of the machine's {report.peak_gflops:,.1f}"),
         *([("counted", COUNTED)] if above else []),
         ("compiling", f"{report.compile_seconds:.2f} s, before the first step"),
-        ("memory", f"{in_bytes(report.peak_memory_bytes)} at most, {in_bytes(report.buffer_bytes)} of it the step's"),
+        (
+            "memory",
+            f"{in_bytes(report.peak_memory_bytes)} at most, {in_bytes(report.buffer_bytes)} of it the step's{compiler}",
+        ),
     )
     for name, value in facts:
         click.echo(f"{name:<11}{value}")
