@@ -46,7 +46,7 @@ format: .venv/lint
 
 check: lint types test test-peers  ## everything that must pass before a commit
 
-clean:  ## remove the virtual environment, caches and compiled kernels of this checkout's versions
+clean:  ## remove the virtual environment, caches, and every compiled kernel: nnjit's whole cache folder, other checkouts' too
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .coverage build nnjit.egg-info
 	rm -rf $${XDG_CACHE_HOME:-$$HOME/.cache}/nnjit
 
