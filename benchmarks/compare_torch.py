@@ -27,7 +27,7 @@ from nnjit.bench.limits import machine_limits
 from nnjit.bench.profile import Profile, profile
 from nnjit.bench.timing import race
 from nnjit.bench.workload import BATCHES, Workload, bind_workload, measured_data
-from nnjit.cli.options import Seconds
+from nnjit.cli.options import Count, Seconds
 from nnjit.errors import CheckFailedError
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
@@ -222,8 +222,8 @@ def show(comparison: Comparison) -> None:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--threads", type=click.IntRange(1, most_threads()), help="Of either; all cores unless given.")
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Turns of each contender.")
+@click.option("--threads", type=Count(1, most_threads()), help="Of either; all cores unless given.")
+@click.option("--rounds", type=Count(1), default=7, show_default=True, help="Turns of each contender.")
 @click.option("--seconds", type=Seconds(), default=0.5, show_default=True, help="Of a turn.")
 @click.option("--no-compile", is_flag=True, help="Leave out torch.compile, which takes a minute for each network.")
 @click.option("--no-inference", is_flag=True, help="Time training alone.")

@@ -23,7 +23,7 @@ from results import PagePath, heading, machine, markdown_table, write_page
 from nnjit.bench.limits import data_program, peak_gflops
 from nnjit.bench.profile import PASSES, Pass
 from nnjit.bench.timing import run_times
-from nnjit.cli.options import Seconds
+from nnjit.cli.options import Count, Seconds
 from nnjit.kernels.program import Call, Program
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
 from nnjit.kernels.winograd import winograd
@@ -281,7 +281,7 @@ def page(facts: Mapping[str, str], threads: int, seconds: float, measured: Seque
 
 
 @click.command()
-@click.option("--threads", type=click.IntRange(1, most_threads()), help="All cores unless given.")
+@click.option("--threads", type=Count(1, most_threads()), help="All cores unless given.")
 @click.option("--seconds", type=Seconds(), default=0.1, show_default=True, help="Of a pass.")
 @click.option("--write", type=PagePath(), metavar="FILE", help="Write a page instead of printing.")
 def main(threads: int | None, seconds: float, write: Path | None) -> None:

@@ -32,7 +32,7 @@ from results import PagePath, heading, machine, markdown_table, write_page
 from nnjit.bench.limits import peak_gflops
 from nnjit.bench.profile import PASSES, Pass
 from nnjit.bench.timing import run_times
-from nnjit.cli.options import Seconds
+from nnjit.cli.options import Count, Seconds
 from nnjit.kernels.program import Program
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
 
@@ -184,9 +184,9 @@ def page(facts: Mapping[str, str], threads: int, repeat: str, compared: Sequence
 
 
 @click.command()
-@click.option("--layers", "number", type=click.IntRange(2), default=120, show_default=True, help="How many.")
+@click.option("--layers", "number", type=Count(2), default=120, show_default=True, help="How many.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which.")
-@click.option("--threads", type=click.IntRange(1, most_threads()), help="All cores unless given.")
+@click.option("--threads", type=Count(1, most_threads()), help="All cores unless given.")
 @click.option("--seconds", type=Seconds(), default=0.05, show_default=True, help="Of a pass by a contender.")
 @click.option("--write", type=PagePath(), metavar="FILE", help="Write a page instead of printing.")
 def main(number: int, seed: int, threads: int | None, seconds: float, write: Path | None) -> None:

@@ -19,7 +19,7 @@ from compare_torch import AGREEMENT, warn_if_busy
 from contest import ROUNDS, Compared, compare, ratio
 from results import PagePath, heading, machine, markdown_table, write_page
 
-from nnjit.cli.options import Seconds
+from nnjit.cli.options import Count, Seconds
 from nnjit.config import LoadedConfig, parse_config
 from nnjit.config.document import to_yaml
 from nnjit.errors import CheckFailedError
@@ -186,9 +186,9 @@ def page(facts: Mapping[str, str], threads: int, repeat: str, results: Results) 
 
 
 @click.command()
-@click.option("--networks", "number", type=click.IntRange(2), default=40, show_default=True, help="Of each kind.")
+@click.option("--networks", "number", type=Count(2), default=40, show_default=True, help="Of each kind.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which.")
-@click.option("--threads", type=click.IntRange(1, most_threads()), help="Of either; all cores unless given.")
+@click.option("--threads", type=Count(1, most_threads()), help="Of either; all cores unless given.")
 @click.option("--seconds", type=Seconds(), default=0.2, show_default=True, help="Of a contender.")
 @click.option("--write", type=PagePath(), metavar="FILE", help="Write a page instead of printing.")
 def main(number: int, seed: int, threads: int | None, seconds: float, write: Path | None) -> None:

@@ -20,7 +20,7 @@ from workloads import CONFIGS
 
 from nnjit.bench.timing import race
 from nnjit.bench.workload import bind_workload, measured_data
-from nnjit.cli.options import Seconds
+from nnjit.cli.options import Count, Seconds
 from nnjit.config import LoadedConfig, load_config, parse_config
 from nnjit.kernels.threads import get_threads, set_threads
 from nnjit.prepare import check_shapes
@@ -153,7 +153,7 @@ def plot(points: list[Point], path: Path) -> None:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each size.")
+@click.option("--rounds", type=Count(1), default=5, show_default=True, help="Turns of each size.")
 @click.option("--seconds", type=Seconds(), default=0.2, show_default=True, help="Of a turn.")
 @click.option("--series", type=click.Choice(SERIES), multiple=True, default=SERIES, help="Only these.")
 @click.option(

@@ -18,7 +18,7 @@ from contest import ROUNDS, Compared, compare, ratio
 from results import PagePath, heading, machine, markdown_table, write_page
 from workloads import IMAGES, WORKLOADS, chosen, workload
 
-from nnjit.cli.options import Seconds
+from nnjit.cli.options import Count, Seconds
 from nnjit.config import LoadedConfig
 from nnjit.errors import CheckFailedError
 from nnjit.kernels.threads import get_threads, most_threads, set_threads
@@ -73,7 +73,7 @@ def page(facts: Mapping[str, str], threads: int, repeat: str, compared: Sequence
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--threads", type=click.IntRange(1, most_threads()), help="Of either; all cores unless given.")
+@click.option("--threads", type=Count(1, most_threads()), help="Of either; all cores unless given.")
 @click.option("--seconds", type=Seconds(), default=0.5, show_default=True, help="Of a contender.")
 @click.option("--write", type=PagePath(), metavar="FILE", help="Write a page instead of printing.")
 def main(names: tuple[str, ...], threads: int | None, seconds: float, write: Path | None) -> None:

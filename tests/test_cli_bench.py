@@ -73,6 +73,11 @@ def test_made_up_data(tmp_path: Path) -> None:
     assert measured(path)["made_up_data"] is True
 
 
+def test_one_sample_is_not_plural(tiny: Path) -> None:
+    lines = nnjit("bench", tiny, "--batch", 1, "--seconds", 0.02).stdout.splitlines()
+    assert lines[1].startswith("batch      1 sample of float32, ")
+
+
 def machine_reaches(gflops: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nnjit.bench.report.peak_gflops", lambda dtype, seconds: gflops)
 
@@ -150,6 +155,8 @@ def test_peak_in_lines() -> None:
         ([], "expected either a CONFIG or --peak"),
         (["x.yaml", "--peak"], "expected either a CONFIG or --peak"),
         (["--peak", "--batch", 3], "--batch and --set need a CONFIG"),
+        (["x.yaml", "--batch", "x"], "Invalid value for '--batch': 'x' is not a valid integer."),
+        (["x.yaml", "--batch", "0"], "Invalid value for '--batch': 0 is not in the range x>=1."),
         (["--peak", "--set", "seed=1"], "--batch and --set need a CONFIG"),
         (["--peak", "--seconds", "nan"], "Invalid value for '--seconds': expected a finite number, got 'nan'"),
         (["--peak", "--seconds", "inf"], "Invalid value for '--seconds': expected a finite number, got 'inf'"),

@@ -216,7 +216,7 @@ def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     result = train("--threads", "3")
     assert result.exit_code == 2
     assert result.stderr.endswith(
-        "Error: Invalid value for '--threads': expected 1 to 2, the cores of this machine, got 3\n"
+        "Error: Invalid value for '--threads': expected 1 to 2, the cores that this process may use, got 3\n"
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnjit.cli.options import Seconds, overrides_option, threads_option
+from nnjit.cli.options import Count, Seconds, overrides_option, threads_option
 from nnjit.cli.text import in_bytes
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PEAK_SECONDS = 0.5
 
 @click.command()
 @click.argument("config", required=False)
-@click.option("--batch", type=click.IntRange(1), metavar="N", help="Samples per step; the config's unless given.")
+@click.option("--batch", type=Count(1), metavar="N", help="Samples per step; the config's unless given.")
 @click.option(
     "--seconds",
     type=Seconds(),
@@ -155,7 +155,7 @@ def _show_report(report: Report) -> None:
     compiler = ", the compiler at work included; a second run tells it without" if report.compiled else ""
     facts = (
         ("data", f"random, since {report.absent} is not there" if report.absent else "the config's"),
-        ("batch", f"{report.batch_size} samples of {report.precision}, {_count(report.threads, 'thread')}"),
+        ("batch", f"{_count(report.batch_size, 'sample')} of {report.precision}, {_count(report.threads, 'thread')}"),
         ("step", f"{_micro(profile.step_seconds)} us, {report.samples_per_second:,.0f} samples/s"),
         ("rate", f"{profile.gflops:,.1f} GFLOP/s, {share:.0%} of the machine's {report.peak_gflops:,.1f}"),
         *([("counted", COUNTED)] if above else []),

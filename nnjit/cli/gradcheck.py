@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from nnjit.cli.options import overrides_option, threads_option
+from nnjit.cli.options import Count, overrides_option, threads_option
 from nnjit.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ class Tolerance(click.ParamType):  # type: ignore[type-arg]
 @click.argument("config", required=False)
 @click.option(
     "--samples",
-    type=click.IntRange(1),
+    type=Count(1),
     show_default="a batch, at most a block and one more: 9, in float32 17",
     help="Samples of the config's data.",
 )
 @click.option(
     "--entries", type=Entries(), metavar="N|all", default=200, show_default=True, help="Entries of each tensor, or all."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws samples and entries.")
+@click.option("--seed", type=Count(0), default=0, show_default=True, help="Draws samples and entries.")
 @click.option(
     "--tolerance",
     type=Tolerance(),
@@ -75,7 +75,7 @@ class Tolerance(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Of the gradients; differences are always taken in float64.",
 )
-@click.option("--steps", type=click.IntRange(0), default=0, metavar="K", help="Again after K steps of training.")
+@click.option("--steps", type=Count(0), default=0, metavar="K", help="Again after K steps of training.")
 @click.option("--layers", metavar="K,...", help="Only these layers, counted from 0, or only these kinds.")
 @click.option("--fast", is_flag=True, help="Random directions of each tensor instead of entries, for large networks.")
 @click.option("--scan", is_flag=True, help="Show each worst entry's differences for steps from 1e-2 to 1e-9.")

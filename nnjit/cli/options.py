@@ -26,6 +26,12 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class Count(click.IntRange):
+    """A whole number in a range; what is none is refused in the words of a plain integer."""
+
+    name = "integer"
+
+
 def threads_option(function: Function) -> Function:
     """Add --threads N, which holds for every kernel that is bound afterwards."""
     return click.option(
@@ -55,5 +61,5 @@ def _use_threads(context: click.Context, parameter: click.Parameter, threads: in
     from nnjit.kernels.threads import most_threads, set_threads
 
     if not 1 <= threads <= most_threads():
-        raise click.BadParameter(f"expected 1 to {most_threads()}, the cores of this machine, got {threads}")
+        raise click.BadParameter(f"expected 1 to {most_threads()}, the cores that this process may use, got {threads}")
     set_threads(threads)

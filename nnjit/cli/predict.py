@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from nnjit.cli.options import threads_option
+from nnjit.cli.options import Count, threads_option
 from nnjit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--probabilities", is_flag=True, help="Add each class's probability, or its output where the loss defines none."
 )
-@click.option(
-    "--block", type=click.IntRange(min=1), default=256, show_default=True, help="Samples that are answered at once."
-)
+@click.option("--block", type=Count(1), default=256, show_default=True, help="Samples that are answered at once.")
 @threads_option
 def predict(model: Path, file: str, format: Literal["csv", "jsonl"], probabilities: bool, block: int) -> None:
     """Print a trained network's answers to new inputs.

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import click
 
-from nnjit.cli.options import overrides_option, threads_option
+from nnjit.cli.options import Count, overrides_option, threads_option
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--epochs", type=click.IntRange(1), metavar="K", help="Only the first K epochs; all recorded unless given."
-)
+@click.option("--epochs", type=Count(1), metavar="K", help="Only the first K epochs; all recorded unless given.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each epoch instead of lines.")
 @overrides_option("data.train.file=moved.csv")
 @threads_option
