@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from command import TINY, nnjit
 from numpy.typing import NDArray
 
+from nnjit.doctor.compiler import fuses
 from nnjit.doctor.finding import graded, within
 from nnjit.doctor.guess import GUESSES, guess
 from nnjit.losses import BinaryCrossEntropy, HalfSquaredError, Loss, MeanSquaredError, SoftmaxCrossEntropy
@@ -69,6 +71,30 @@ def test_a_healthy_config() -> None:
         "a few samples": found["a few samples"]["reason"],
     }
     assert {(finding["verdict"], finding["remedy"]) for finding in found.values()} == {("ok", "")}
+
+
+def test_a_cpu_without_fused_multiply_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before anything else, since all that follows takes long there."""
+    monkeypatch.setattr("nnjit.doctor.compiler.fuses", lambda name, features: False)
+    first = json.loads(nnjit("doctor", "tiny.yaml", "--json").stdout)[0]
+    assert (first["check"], first["verdict"]) == ("compiler", "warning")
+    assert " without fma: every multiply-add calls a function" in first["reason"]
+    assert "1 to 2 GFLOP/s" in first["remedy"]
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="names are those of x86 processors")
+@pytest.mark.parametrize(
+    ("name", "features", "expected"),
+    [
+        ("nehalem", "+sse4.2", False),
+        ("sandybridge", "+avx", False),
+        ("haswell", "", True),
+        ("haswell", "-fma", False),
+        ("x86-64", "+fma", True),
+    ],
+)
+def test_which_cpus_fuse_multiply_adds(name: str, features: str, expected: bool) -> None:
+    assert fuses(name, features) is expected
 
 
 def test_nothing_is_written() -> None:

@@ -23,7 +23,8 @@ def doctor(config: str, as_json: bool, overrides: tuple[str, ...]) -> None:
     too few samples to tell: classes, and whether they follow the inputs; repeated samples, samples of another split in
     train, constant and unscaled inputs; the loss at the start against that of guessing; gradients, updates and their
     size against the weights in the first 20 steps; dead and saturated units; and whether a few samples can be learned
-    by heart. Nothing is written. A problem ends it with exit code 5; warnings do not.
+    by heart. A CPU without fused multiply-adds, on which all is slow, is a warning too. Nothing is written. A problem
+    ends it with exit code 5; warnings do not.
 
     \b
     Examples:
