@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from quiet import wait_until_quiet
 
 from nnjit.bench.workload import absent_files
 from nnjit.config import load_config
@@ -67,6 +68,7 @@ def start(config: Path, words: list[str], run: Path, cache: Path) -> Start:
 @click.argument("config", type=click.Path(path_type=Path, exists=True), default=CONFIG)
 def main(config: Path) -> None:
     """Time the start of CONFIG, configs/lenet5.yaml unless given; on random images where MNIST is absent."""
+    wait_until_quiet()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words, cache = overrides(config, folder), folder / "cache"

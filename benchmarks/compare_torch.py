@@ -6,7 +6,6 @@ PyTorch counts with the best of its modes. scikit-learn's MLPClassifier stands b
 
 from __future__ import annotations
 
-import os
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import click
 import numpy as np
 import torch
 from memory import TRAINERS, peak_memory_of
+from quiet import wait_until_quiet
 from results import PagePath, machine, page, write_page
 from sklearn_peer import DIFFERENCES, sklearn_epoch
 from threadpoolctl import threadpool_limits
@@ -44,8 +44,6 @@ AGREEMENT_STEPS = 20
 
 MEMORY_WORKLOAD = "vgg-small"
 LIMITS_SECONDS = 4.0
-BUSY = 0.5
-"""Load average above which figures mean little: a thread of PyTorch waits for all others in every parallel loop."""
 
 
 @dataclass
@@ -75,13 +73,6 @@ class Comparison:
     def rate(self, contender: str) -> float:
         """Samples per second."""
         return self.batch_size / self.seconds[contender]
-
-
-def warn_if_busy() -> None:
-    """Say so if other processes keep the machine busy."""
-    load = os.getloadavg()[0]
-    if load > BUSY:
-        click.echo(f"warning: load average {load:.1f}; other processes slow the contenders unequally", err=True)
 
 
 def losses_of(run: Callable[[int], float]) -> np.ndarray:
@@ -243,8 +234,8 @@ def main(
     set_threads(threads)
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # torch.compile's
+    wait_until_quiet()
     facts = machine()
-    warn_if_busy()
     modes = tuple(mode for mode in MODES if not (no_compile and mode == "torch.compile"))
     comparisons = []
     try:

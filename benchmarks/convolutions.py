@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import click
 import numpy as np
 from numba.core.registry import cpu_target
+from quiet import wait_until_quiet
 from results import PagePath, heading, machine, markdown_table, write_page
 
 from nnjit.bench.limits import data_program, peak_gflops
@@ -288,6 +289,7 @@ def main(threads: int | None, seconds: float, write: Path | None) -> None:
     """Measure every pass of single convolutions as a share of what the machine can do; print the table."""
     threads = threads or get_threads()
     set_threads(threads)
+    wait_until_quiet()
     facts = machine()
     measured: list[Measured] = []
     for number, case in enumerate(CASES, 1):

@@ -27,6 +27,7 @@ from convolutions import (
     least_seconds,
 )
 from numpy.typing import NDArray
+from quiet import wait_until_quiet
 from results import PagePath, heading, machine, markdown_table, write_page
 
 from nnjit.bench.limits import peak_gflops
@@ -194,6 +195,7 @@ def main(number: int, seed: int, threads: int | None, seconds: float, write: Pat
     threads = threads or get_threads()
     set_threads(threads)
     torch.set_num_threads(threads)
+    wait_until_quiet()
     facts = machine()
     compared: list[Compared] = []
     for done, case in enumerate(layers(number, seed), 1):

@@ -15,8 +15,9 @@ from typing import Any
 
 import click
 import torch
-from compare_torch import AGREEMENT, warn_if_busy
+from compare_torch import AGREEMENT
 from contest import ROUNDS, Compared, compare, ratio
+from quiet import wait_until_quiet
 from results import PagePath, heading, machine, markdown_table, write_page
 
 from nnjit.cli.options import Count, Seconds
@@ -197,8 +198,8 @@ def main(number: int, seed: int, threads: int | None, seconds: float, write: Pat
     set_threads(threads)
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
+    wait_until_quiet()
     facts = machine()
-    warn_if_busy()
     results: list[tuple[Drawn, Compared]] = []
     try:
         for drawn in networks(number, seed):

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import click
+from quiet import wait_until_quiet
 from results import markdown_table
 from workloads import CONFIGS
 
@@ -163,6 +164,7 @@ def main(rounds: int, seconds: float, series: tuple[str, ...], out: Path) -> Non
     """Write scaling.csv, scaling.md and scaling.png; print the cliffs."""
     if find_spec("matplotlib") is None:
         raise click.ClickException("scaling.png needs matplotlib; `pip install 'nnjit[plot]'` installs it")
+    wait_until_quiet()
     points: list[Point] = []
     threads = get_threads()
     for name in series:

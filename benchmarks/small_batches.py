@@ -13,8 +13,9 @@ from pathlib import Path
 
 import click
 import torch
-from compare_torch import AGREEMENT, warn_if_busy
+from compare_torch import AGREEMENT
 from contest import ROUNDS, Compared, compare, ratio
+from quiet import wait_until_quiet
 from results import PagePath, heading, machine, markdown_table, write_page
 from workloads import IMAGES, WORKLOADS, chosen, workload
 
@@ -83,8 +84,8 @@ def main(names: tuple[str, ...], threads: int | None, seconds: float, write: Pat
     set_threads(threads)
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
+    wait_until_quiet()
     facts = machine()
-    warn_if_busy()
     compared = []
     try:
         for name in wanted:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,59 @@ from nnjit.errors import CheckFailedError
 from nnjit.network import Network
 from nnjit.prepare import check_shapes
 
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+
+# Quiet machines
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("quiet")
+
+
+def waited(quiet: Any, loads: Iterator[float], capsys: pytest.CaptureFixture[str]) -> tuple[list[float], list[str]]:
+    """How long it slept while the load average was one of `loads` after the other, and what it said."""
+    sleeps: list[float] = []
+    quiet.wait_until_quiet(lambda: next(loads), sleeps.append)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return sleeps, captured.err.splitlines()
+
+
+def test_a_quiet_machine_is_not_waited_for(quiet: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert waited(quiet, iter([quiet.BUSY]), capsys) == ([], [])
+
+
+def test_a_busy_machine_is_waited_for(quiet: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sleeps, lines = waited(quiet, iter([1.6, 0.9, 0.51, 0.5]), capsys)
+    assert sleeps == [quiet.LOOK] * 3
+    assert lines == ["load average 1.6: waiting up to 180 s until it is 0.5"]
+
+
+def test_a_machine_that_stays_busy_is_warned_of(quiet: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sleeps, lines = waited(quiet, repeat(2.0), capsys)
+    assert sum(sleeps) == quiet.PATIENCE
+    assert lines[1:] == ["warning: load average 2.0; other processes spoil the figures"]
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_that_measures_times_waits_before_it_begins(path: Path) -> None:
+    """And before it says how busy the machine is."""
+    functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    body = [ast.unparse(line) for node in functions if node.name == "main" for line in node.body]
+    if not body or path.stem == "memory":
+        return
+    waits = body.index("wait_until_quiet()")
+    for words in ("machine()", "measure(", "compare(", "compare_training(", "start("):
+        assert not any(words in line for line in body[:waits]), words
+
+
 # Scaling
 
 
 def test_only_a_rise_of_the_cost_is_a_cliff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS)
     scaling = importlib.import_module("scaling")
     costs = {"batch": {1: 9.0, 2: 1.0, 3: 1.4, 4: 2.2}, "side": {16: 9.0, 17: 9.0}}
     points = [
@@ -33,7 +84,7 @@ def test_only_a_rise_of_the_cost_is_a_cliff(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_size_of_a_series_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS)
     scaling = importlib.import_module("scaling")
     for series in scaling.SERIES:
         for size, threads, loaded in scaling.sizes(series, 2):
@@ -45,7 +96,7 @@ def test_every_size_of_a_series_can_be_measured(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_pass_reads_and_writes_the_images_that_it_cannot_but_touch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS)
     convolutions = importlib.import_module("convolutions")
     case = convolutions.Case(3, 2, 5, 7, 8, 1, 6)
     assert case.operations == 2 * 6 * (7 * 4 * 4) * (5 * 3 * 3)
@@ -60,7 +111,7 @@ def test_a_pass_reads_and_writes_the_images_that_it_cannot_but_touch(monkeypatch
 def test_the_table_of_convolutions_names_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer that uses Winograd's algorithm to the input alone and so has a second line, and one that never does;
     nothing is compiled."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS)
     convolutions = importlib.import_module("convolutions")
     monkeypatch.setattr(convolutions, "Program", list)
     monkeypatch.setattr(convolutions, "data_program", lambda *sizes: "data")
@@ -91,7 +142,7 @@ def test_the_table_of_convolutions_names_algorithms(monkeypatch: pytest.MonkeyPa
 
 def test_a_turn_is_held_against_the_peak_of_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that runs faster and faster, and passes at half of what it allows just then."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS)
     convolutions = importlib.import_module("convolutions")
     case = convolutions.Case(2, 2, 1, 3, 5, "same", 16)
     peaks: list[float] = []
@@ -116,7 +167,7 @@ def test_a_turn_is_held_against_the_peak_of_its_own_time(monkeypatch: pytest.Mon
 
 
 def test_every_pass_of_a_convolution_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS)
     convolutions = importlib.import_module("convolutions")
     monkeypatch.setattr(convolutions, "peak_gflops", lambda dtype, seconds: 200.0)
     found = convolutions.measure_case(convolutions.Case(1, 1, 1, 1, 2, 0, 16), 1e-9)
@@ -128,7 +179,7 @@ def test_every_pass_of_a_convolution_can_be_measured(monkeypatch: pytest.MonkeyP
 def test_a_page_without_a_folder_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS)
     convolutions = importlib.import_module("convolutions")
     monkeypatch.setattr(convolutions, "CASES", ())
     absent = tmp_path / "absent" / "page.md"
@@ -144,7 +195,7 @@ def test_a_page_without_a_folder_is_refused_before_anything_is_measured(
 def beside_torch(monkeypatch: pytest.MonkeyPatch, script: str) -> Any:
     """A script as a module, which compares with PyTorch."""
     pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS)
     return importlib.import_module(script)
 
 
