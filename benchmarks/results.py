@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import nnjit
 from nnjit.bench.limits import Limits
 from nnjit.cli.bench import table
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from compare_torch import Comparison
     from memory import PeakMemory
 
+PAGES = ("benchmarks/*.md", "benchmarks/*.csv", "benchmarks/*.png")
+"""What the scripts write, as git matches paths."""
 PACKAGES = ("numba", "llvmlite", "numpy", "torch", "scikit-learn")
 
 
@@ -38,16 +42,42 @@ class PagePath(click.Path):
 
 
 def machine() -> dict[str, str]:
-    """What was measured on, with which versions, when, and how busy the machine was with other things."""
+    """What was measured on, which versions of what, when, and how busy the machine was with other things."""
     words = [sys.executable, "-m", "nnjit", "info", "--json"]
     info = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
     return {
         "date": datetime.date.today().isoformat(),
         "processor": f"{info['cpu']}, {info['cores']} cores, {' '.join(info['features'])}",
         "system": f"{info['system']}, Python {info['python']}",
-        "versions": ", ".join([f"nnjit {info['nnjit']}", *(f"{name} {version(name)}" for name in PACKAGES)]),
+        "versions": ", ".join([f"nnjit {info['nnjit']}", *_versions(PACKAGES)]),
+        **({"commit": found} if (found := commit(Path(nnjit.__file__).parent)) else {}),
         "load average at the start": f"{os.getloadavg()[0]:.2f}",
     }
+
+
+def _versions(packages: Iterable[str]) -> Iterator[str]:
+    """Of those that are installed: not every script needs all."""
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
+
+
+def commit(package: Path) -> str | None:
+    """The git commit that a package's folder is checked out from, and whether files beside pages differ from it; None
+    where git does not keep that folder."""
+    try:
+        if not _git(package, "ls-files", "__init__.py"):
+            return None
+        short = _git(package, "rev-parse", "--short", "HEAD")
+        # One page after another is written anew and changes nothing that is measured.
+        changed = _git(package, "status", "--porcelain", "--", ":/", *(f":(top,exclude){kind}" for kind in PAGES))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{short} with changes" if changed else short
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

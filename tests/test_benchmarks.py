@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from click import ClickException
 from click.testing import CliRunner
 
+import nnjit
 from nnjit.bench.profile import PASSES
 from nnjit.errors import CheckFailedError
 from nnjit.network import Network
@@ -65,6 +68,79 @@ def test_every_script_that_measures_times_waits_before_it_begins(path: Path) -> 
     waits = body.index("wait_until_quiet()")
     for words in ("machine()", "measure(", "compare(", "compare_training(", "start("):
         assert not any(words in line for line in body[:waits]), words
+
+
+# Pages
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("results")
+
+
+@pytest.fixture
+def git(tmp_path: Path) -> Callable[..., str]:
+    """Runs git in an empty folder, whoever the tests belong to."""
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false")
+
+    def run(*words: str) -> str:
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    if which("git") is None:
+        pytest.skip("no git on the PATH")
+    return run
+
+
+def test_a_page_says_which_commit_was_measured(git: Callable[..., str], results: Any, tmp_path: Path) -> None:
+    package, pages = tmp_path / "package", tmp_path / "benchmarks" / "xeon"
+    package.mkdir()
+    pages.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (pages / "page.md").write_text("old")
+    assert results.commit(package) is None
+    git("init", "--quiet")
+    assert results.commit(package) is None
+    git("add", ".")
+    git("commit", "--quiet", "-m", "All")
+    short = git("rev-parse", "--short", "HEAD")
+    assert results.commit(package) == short
+    (pages / "page.md").write_text("new")
+    assert results.commit(package) == short
+    (package / "new.py").touch()
+    assert results.commit(package) == f"{short} with changes"
+    git("add", ".")
+    git("commit", "--quiet", "-m", "More")
+    (package / "__init__.py").write_text("changed = True")
+    assert results.commit(package) == f"{git('rev-parse', '--short', 'HEAD')} with changes"
+
+
+def test_a_package_that_only_lies_in_a_checkout_is_not_of_its_commit(
+    git: Callable[..., str], results: Any, tmp_path: Path
+) -> None:
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "-m", "Nothing")
+    installed = tmp_path / "site-packages" / "package"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    assert results.commit(installed) is None
+
+
+def test_a_page_is_written_where_there_is_no_git(results: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert results.commit(SCRIPTS.parent / "nnjit") is None
+
+
+def test_a_heading_names_what_was_measured(results: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages that are not installed are left out."""
+    monkeypatch.setattr(results, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr(results, "commit", lambda package: "abc1234")
+    facts = results.machine()
+    assert list(facts) == ["date", "processor", "system", "versions", "commit", "load average at the start"]
+    assert facts["versions"] == f"nnjit {nnjit.__version__}, numpy {np.__version__}"
+    monkeypatch.setattr(results, "commit", lambda package: None)
+    assert "commit" not in results.machine()
 
 
 # Scaling
