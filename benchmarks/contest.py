@@ -7,7 +7,15 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-from compare_torch import AGREEMENT, NNJIT, NnjitInference, check_agreement, losses_of, torch_trainings
+from compare_torch import (
+    AGREEMENT,
+    NNJIT,
+    NnjitInference,
+    check_agreement,
+    losses_of,
+    output_difference,
+    torch_trainings,
+)
 from torch_peer import MODES, TorchInference, modes_for
 
 from nnjit.bench.timing import race
@@ -67,8 +75,7 @@ def predictions(config: Config, modes: Sequence[str], seconds: float) -> tuple[f
     contenders: dict[str, Callable[[int], object]] = {NNJIT: ours.run}
     for mode in modes:
         peer = TorchInference(network, mode, blocks)
-        theirs = peer.run(0)
-        found = float(np.abs(outputs - theirs).max() / np.abs(theirs).max())
+        found = output_difference(outputs, peer.run(0))
         if not found <= AGREEMENT:
             raise CheckFailedError(f"expected outputs that agree to {AGREEMENT:g}, got {found:g} ({mode})")
         contenders[mode] = peer.run

@@ -19,6 +19,7 @@ from nnjit.errors import CheckFailedError  # noqa: E402
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import compare_torch  # noqa: E402
 from compare_torch import check_agreement, losses_of  # noqa: E402
 from sklearn_peer import sklearn_epoch  # noqa: E402
 from torch_peer import MODES, TorchInference, TorchTraining, Unsupported, modes_for  # noqa: E402
@@ -83,6 +84,81 @@ def test_a_wrong_start_is_seen() -> None:
     subject, other = bound(TINY), bound(TINY, "seed=1")
     with pytest.raises(CheckFailedError):
         check_agreement("tiny", "NCHW", losses_of(subject.run), losses_of(torch_training(other).run))
+
+
+class Wrong:
+    """Training by a peer whose losses are those of another, times a factor."""
+
+    def __init__(self, right: Any, factor: float) -> None:
+        self.right, self.factor, self.reset = right, factor, right.reset
+
+    def run(self, number: int) -> float:
+        return self.factor * float(self.right.run(number))
+
+
+def compared_training(factors: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> compare_torch.Comparison:
+    """nielsen-mlp's, where losses of PyTorch's modes are wrong by factors; PyTorch compiles nothing."""
+
+    def trainings(subject: Workload, modes: Any, notes: Any) -> dict[str, Any]:
+        return {mode: Wrong(torch_training(subject), factor) for mode, factor in factors.items()}
+
+    monkeypatch.setattr(compare_torch, "torch_trainings", trainings)
+    return compare_torch.compare_training("nielsen-mlp", 1, 0.01, list(factors), 1)
+
+
+NOTED = [
+    (1.0, 1.001, "1e-03 too"),
+    (1.00008, 1.00015, "7e-05, which counts as agreement"),
+    (1.0, float("nan"), "nan too"),
+]
+"""By which factors the eager mode and the compiler are wrong, and how a note ends."""
+
+
+@pytest.mark.parametrize(("eager", "compiler", "end"), NOTED)
+def test_losses_of_torch_compile_that_disagree_are_a_note(
+    eager: float, compiler: float, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = compared_training({"NCHW": eager, "torch.compile": compiler}, monkeypatch)
+    assert found.best_peer == "NCHW" and "torch.compile" not in found.seconds
+    (note,) = (note for note in found.notes if "torch.compile" in note)
+    assert note.startswith("torch.compile does not count: nielsen-mlp: step 1: expected losses that agree to 0.0001, ")
+    assert note.endswith(f" (torch.compile); torch.compile differs from PyTorch's eager mode by {end}")
+
+
+def test_losses_of_the_eager_mode_that_disagree_end_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckFailedError, match=r"expected losses that agree to 0.0001, got .* \(NCHW\)$"):
+        compared_training({"NCHW": 1.001}, monkeypatch)
+
+
+def compared_inference(factors: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> compare_torch.Comparison:
+    """nielsen-mlp's, likewise."""
+
+    class WrongInference(TorchInference):
+        def __init__(self, network: Any, mode: str, blocks: Any) -> None:
+            super().__init__(network, "NCHW", blocks)
+            self.factor = factors[mode]
+
+        def run(self, number: int) -> Any:
+            return self.factor * super().run(number)
+
+    monkeypatch.setattr(compare_torch, "TorchInference", WrongInference)
+    return compare_torch.compare_inference("nielsen-mlp", 1, 0.01, list(factors))
+
+
+@pytest.mark.parametrize(("eager", "compiler", "end"), NOTED)
+def test_outputs_of_torch_compile_that_disagree_are_a_note(
+    eager: float, compiler: float, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = compared_inference({"NCHW": eager, "torch.compile": compiler}, monkeypatch)
+    assert found.best_peer == "NCHW" and "torch.compile" not in found.seconds
+    (note,) = found.notes
+    assert note.startswith("torch.compile does not count: nielsen-mlp: expected outputs that agree to 0.0001, got ")
+    assert note.endswith(f" (torch.compile); torch.compile differs from PyTorch's eager mode by {end}")
+
+
+def test_outputs_of_the_eager_mode_that_disagree_end_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckFailedError, match=r"nielsen-mlp: expected outputs that agree to 0.0001, .* \(NCHW\)$"):
+        compared_inference({"NCHW": 1.001, "torch.compile": 1.0}, monkeypatch)
 
 
 def test_predictions_agree() -> None:
