@@ -283,8 +283,11 @@ def main(
     except CheckFailedError as error:
         raise click.ClickException(str(error)) from None
     if write is not None:
+        flags = [word for word, given in (("--no-compile", no_compile), ("--no-inference", no_inference)) if given]
+        options = [f"--threads {threads}", f"--rounds {rounds}", f"--seconds {seconds:g}", *flags, "--write FILE"]
+        repeat = " ".join(["python benchmarks/compare_torch.py", *names, *options])
         memory = {trainer: peak_memory_of(trainer, MEMORY_WORKLOAD, threads) for trainer in TRAINERS}
-        write_page(write, page(facts, threads, machine_limits(LIMITS_SECONDS), comparisons, memory))
+        write_page(write, page(facts, threads, repeat, machine_limits(LIMITS_SECONDS), comparisons, memory))
 
 
 if __name__ == "__main__":

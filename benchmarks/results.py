@@ -96,25 +96,33 @@ def heading(title: str, made_by: str, facts: Mapping[str, str]) -> str:
 def page(
     facts: Mapping[str, str],
     threads: int,
+    repeat: str,
     limits: Iterable[Limits],
     comparisons: Sequence[Comparison],
     memory: Mapping[str, PeakMemory],
 ) -> str:
     """The whole page. `facts` come from `machine`, taken before the first measurement."""
+    lines = {**facts, "threads": f"{threads}, for every contender", "to repeat": f"`{repeat}`"}
     parts = [
-        heading("Results", "make bench", {**facts, "threads": f"{threads}, for every contender"}),
+        heading("Results", "compare_torch.py", lines),
         "\n## Samples per second\n\n",
         "Each workload is a file in `configs`. Both trainers start from the same parameters and take the same batches; "
         "their losses agree step by step. Then they are timed in turns in one process; a figure is the median over the "
         "turns of the median step. PyTorch counts with the best of its modes; its batches are scaled, cut and laid out "
-        "beforehand, while nnjit gathers each batch from the rows of its data in every step.\n\n",
+        "beforehand, while nnjit gathers each batch from the rows of its data in every step. Inference is predictions "
+        "that go in and come out as ordinary arrays. Under difference stands the largest between nnjit and PyTorch: of "
+        "losses, relative to each, or of the outputs of inference, relative to the largest.\n\n",
         _ratios(comparisons),
         "".join(f"\n- {note}" for note in sorted({note for each in comparisons for note in each.notes})),
         "\n\n## Peak memory of training vgg-small\n\n",
         markdown_table([("trainer", "of the process", "more than before training"), *_memory_rows(memory)]),
         "\n## What this machine reaches at most\n\n",
         markdown_table([("threads", "GFLOP/s", "read GB/s", "write GB/s", "copy GB/s"), *map(_limit_row, limits)]),
-        "\n## nnjit, layer by layer\n\nTimes in microseconds, shares in percent of the step.\n",
+        "\n## nnjit, layer by layer\n\n",
+        "Times in microseconds, shares in percent of the step. GFLOP/s count the multiply-adds of the formula, two "
+        "operations each. Winograd's algorithm leaves most of these out, and direct sums those with padding's zeros: a "
+        "rate may exceed what the machine reaches. The row calls is what the others lack of the step, most of it the "
+        "calling of compiled code; it is below 0 where the parts take longer one by one than together.\n",
     ]
     for each in comparisons:
         if each.profile is not None:
@@ -129,7 +137,7 @@ def write_page(path: Path, text: str) -> None:
 
 
 def _ratios(comparisons: Iterable[Comparison]) -> str:
-    rows = [("workload", "batch", "nnjit", "PyTorch", "its best mode", "ratio", "scikit-learn", "difference of losses")]
+    rows = [("workload", "batch", "nnjit", "PyTorch", "its best mode", "ratio", "scikit-learn", "difference")]
     for each in comparisons:
         sklearn = f"{each.rate('scikit-learn'):,.0f}" if "scikit-learn" in each.seconds else ""
         rates = (f"{each.rate('nnjit'):,.0f}", f"{each.rate(each.best_peer):,.0f}", each.best_peer)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed; `pip install nnjit[peers]` installs it")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed; `pip install nnjit[peers]` installs it")
 
 from nnjit.bench.workload import Workload, bind_workload, measured_data  # noqa: E402
 from nnjit.config import load_config, parse_config  # noqa: E402
 from nnjit.errors import CheckFailedError  # noqa: E402
+from nnjit.kernels.threads import get_threads, set_threads  # noqa: E402
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 import compare_torch  # noqa: E402
 from compare_torch import check_agreement, losses_of  # noqa: E402
+from memory import PeakMemory  # noqa: E402
 from sklearn_peer import sklearn_epoch  # noqa: E402
 from torch_peer import MODES, TorchInference, TorchTraining, Unsupported, modes_for  # noqa: E402
 from workloads import CONFIGS, WORKLOADS  # noqa: E402
@@ -159,6 +163,26 @@ def test_outputs_of_torch_compile_that_disagree_are_a_note(
 def test_outputs_of_the_eager_mode_that_disagree_end_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckFailedError, match=r"nielsen-mlp: expected outputs that agree to 0.0001, .* \(NCHW\)$"):
         compared_inference({"NCHW": 1.001, "torch.compile": 1.0}, monkeypatch)
+
+
+def test_a_page_says_how_to_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compare_torch.Comparison("mlp", 5, {"nnjit": 1.0, "NCHW": 2.0}, 0.0)
+    monkeypatch.setattr(compare_torch, "wait_until_quiet", lambda: None)
+    monkeypatch.setattr(compare_torch, "machine", lambda: {"date": "today"})
+    monkeypatch.setattr(compare_torch, "machine_limits", lambda seconds: [])
+    monkeypatch.setattr(compare_torch, "peak_memory_of", lambda *words: PeakMemory(1, 2))
+    monkeypatch.setattr(compare_torch, "compare_training", lambda *words: found)
+    words = ["mlp", "--threads", "1", "--rounds", "2", "--no-compile", "--no-inference"]
+    before = get_threads(), torch.get_num_threads()
+    try:
+        with warnings.catch_warnings():
+            done = CliRunner().invoke(compare_torch.main, [*words, "--write", str(tmp_path / "page.md")])
+    finally:
+        set_threads(before[0])
+        torch.set_num_threads(before[1])
+    assert done.exit_code == 0, done.output
+    command = f"python benchmarks/compare_torch.py {' '.join(words[:5])} --seconds 0.5 {' '.join(words[5:])}"
+    assert f"- to repeat: `{command} --write FILE`\n" in (tmp_path / "page.md").read_text()
 
 
 def test_predictions_agree() -> None:
