@@ -16,7 +16,8 @@ import numpy as np
 from quiet import wait_until_quiet
 
 from nnjit.bench.workload import absent_files
-from nnjit.config import load_config
+from nnjit.config import LoadedConfig, load_config
+from nnjit.errors import NnjitError
 
 CONFIG = Path(__file__).parents[1] / "configs" / "lenet5.yaml"
 SAMPLES = 60_000
@@ -34,10 +35,10 @@ class Start:
     """To the end of the command, after one epoch."""
 
 
-def overrides(config: Path, folder: Path) -> list[str]:
-    """One epoch of `config`; on images made up in `folder` where its data are absent."""
+def overrides(loaded: LoadedConfig, folder: Path) -> list[str]:
+    """One epoch of a config; on images made up in `folder` where its data are absent."""
     words = ["--set", "train.epochs=1"]
-    if absent_files(load_config(config)):
+    if absent_files(loaded):
         rng = np.random.default_rng(0)
         arrays = {
             "inputs": rng.integers(0, 256, (SAMPLES, 28, 28), np.uint8),
@@ -65,13 +66,17 @@ def start(config: Path, words: list[str], run: Path, cache: Path) -> Start:
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path, exists=True), default=CONFIG)
+@click.argument("config", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=CONFIG)
 def main(config: Path) -> None:
     """Time the start of CONFIG, configs/lenet5.yaml unless given; on random images where MNIST is absent."""
+    try:
+        loaded = load_config(config)
+    except NnjitError as error:
+        raise click.ClickException(str(error)) from None
     wait_until_quiet()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        words, cache = overrides(config, folder), folder / "cache"
+        words, cache = overrides(loaded, folder), folder / "cache"
         cold = start(config, words, folder / "cold", cache)
         warm = [start(config, words, folder / f"warm-{number}", cache) for number in range(WARM_RUNS)]
     click.echo(f"empty cache: first epoch starts after {cold.first_step:.2f} s, ends after {cold.end:.2f} s")

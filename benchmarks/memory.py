@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from workloads import workload
+from workloads import IMAGES, WORKLOADS, chosen, workload
 
 from nnjit.bench.memory import peak_memory_bytes
 from nnjit.bench.workload import bind_workload, measured_data
-from nnjit.kernels.threads import set_threads
+from nnjit.cli.options import Count
+from nnjit.kernels.threads import most_threads, set_threads
 from nnjit.trainer import build_network
 
 STEPS = 10
@@ -41,9 +42,10 @@ def peak_memory_of(trainer: str, name: str, threads: int) -> PeakMemory:
 @click.command()
 @click.argument("trainer", type=click.Choice(TRAINERS))
 @click.argument("name")
-@click.argument("threads", type=int)
+@click.argument("threads", type=Count(1, most_threads()))
 def main(trainer: str, name: str, threads: int) -> None:
     """Print a PeakMemory as JSON."""
+    chosen([name], (*WORKLOADS, *IMAGES))
     set_threads(threads)
     loaded = workload(name)
     config, dataset = loaded.config, measured_data(loaded)

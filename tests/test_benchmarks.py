@@ -169,6 +169,31 @@ def test_the_page_of_results_tells_what_its_columns_are(results: Any) -> None:
     assert page.endswith("|  | calls |  | 1.5 |  | 75.0 |  |  |  |  |  |  |\n")
 
 
+# Starts and memory
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("cold_start", ["."], "File '.' is a directory."),
+        ("cold_start", ["absent.yaml"], "File 'absent.yaml' does not exist."),
+        ("cold_start", ["text"], "text:1:1: expected a mapping with data, model, loss, optimizer, train, seed"),
+        ("memory", ["nnjit", "unknown", "1"], "expected workloads among nielsen-mlp, mlp, "),
+        ("memory", ["nnjit", "mlp", "0"], "0 is not in the range 1<=x<="),
+        ("memory", ["nnjit", "mlp", "x"], "'x' is not a valid integer."),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_words(
+    script: str, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("text")
+    refused = CliRunner().invoke(importlib.import_module(script).main, words)
+    assert isinstance(refused.exception, SystemExit) and refused.exit_code in (1, 2)
+    assert message in refused.output
+
+
 # Scaling
 
 
