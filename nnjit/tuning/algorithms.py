@@ -335,7 +335,7 @@ def choose_weights_remainder(
     `contract_remainder_weights`: those that do not fill a block, or 0 if a block costs less, with Winograd's algorithm
     in a `form` or with direct sums.
 
-    Fitted to 1, 4, 8 and 12 samples of 162 layers on one core of a Zen 5: to choose so takes 1.012 times as long as to
+    Fitted to 1, 4, 8 and 12 samples of 162 layers on one core of a Zen 5: to choose so takes 1.011 times as long as to
     choose the faster one each time (1.039 before, up to 2.7 times for a single sample).
     """
     remainder = samples % lanes
@@ -371,7 +371,7 @@ def _weights_costs(
 #
 # Fitted to 162 layers with 1, 4, 8 and 12 samples on one core of a Zen 5, where a block by Winograd's algorithm and a
 # single group of channels are faster beside the rest than on the Intel Xeon to which they had been fitted: costs lie
-# between both. To choose so takes 1.006 times as long as to choose the faster one each time, in training and for
+# between both. To choose so takes 1.007 times as long as to choose the faster one each time, in training and for
 # predictions. Steps of vgg-small with 8 samples went from 9.0 to 6.8 ms, predictions of srcnn with 6 from 580 to 370
 # us.
 
