@@ -264,7 +264,7 @@ CROSSINGS: dict[str, tuple[list[Layer], Shape, int]] = {
             )
         ],
         (3, 32, 32),
-        7,
+        6,
     ),
     "strides": (
         [
@@ -273,7 +273,7 @@ CROSSINGS: dict[str, tuple[list[Layer], Shape, int]] = {
             Conv2d(filters=64, kernel=3),
         ],
         (3, 32, 32),
-        14,
+        12,
     ),
     "bottleneck": (
         [
@@ -285,15 +285,16 @@ CROSSINGS: dict[str, tuple[list[Layer], Shape, int]] = {
             Conv2d(filters=128, kernel=3, stride=2, padding=1),
         ],
         (64, 56, 56),
-        12,
+        11,
     ),
 }
 
 
 @pytest.mark.parametrize("name", CROSSINGS)
 def test_channels_are_in_lanes_of_few_samples(name: str) -> None:
-    """Up to about as many as were measured to take no longer, of whole steps on two cores: fewer where channels do not
-    fill a vector or Winograd's algorithm serves whole blocks."""
+    """Up to about as many as were measured to take no longer, of whole steps on two cores of an Intel Xeon and of a Zen
+    5 (4 and 4, 7 and 6, 14 and 10, 12 and 11): fewer where channels do not fill a vector or Winograd's algorithm serves
+    whole blocks."""
     layers, shape, most = CROSSINGS[name]
     network = Network(layers, shape, np.dtype(np.float32), 0)
     taken = [n for n in range(1, 20) if network.bind(n).channels_in_lanes]

@@ -255,7 +255,7 @@ def _lanes_costs(
     """What a position of all samples costs with each in the lanes."""
     blocks = -(-samples // lanes)
     full_blocks, rest = divmod(samples, lanes)
-    present = full_blocks * lanes + -(-rest // SAMPLES) * SAMPLES
+    present = full_blocks * lanes + _present(rest, lanes)
 
     def transposed(maps: int, taps: int) -> float:
         groups = -(-maps // lanes)
@@ -268,6 +268,12 @@ def _lanes_costs(
         # With larger kernels, other taps would read other positions of what is transposed.
         "channels": transposed(channels, filters) if area == 1 else inf,
     }
+
+
+def _present(samples: int, lanes: int) -> float:
+    """How many lanes of a block with so many samples are multiplied on average: whole SAMPLES. (Rounded up, of two
+    batches the larger one could have its channels in lanes alone.)"""
+    return min(samples + (SAMPLES - 1) / 2, lanes) if samples else 0
 
 
 # The last samples of a batch, too few to be worth a block of their own.
@@ -335,7 +341,7 @@ def choose_weights_remainder(
     `contract_remainder_weights`: those that do not fill a block, or 0 if a block costs less, with Winograd's algorithm
     in a `form` or with direct sums.
 
-    Fitted to 1, 4, 8 and 12 samples of 162 layers on one core of a Zen 5: to choose so takes 1.011 times as long as to
+    Fitted to 1, 4, 8 and 12 samples of 162 layers on one core of a Zen 5: to choose so takes 1.01 times as long as to
     choose the faster one each time (1.039 before, up to 2.7 times for a single sample).
     """
     remainder = samples % lanes
@@ -357,7 +363,7 @@ def _weights_costs(
     area, positions = kernel[0] * kernel[1], sizes[0] * sizes[1]
     groups, taps = -(-filters // lanes), channels * area
     if form:
-        present = -(-samples // SAMPLES) * SAMPLES
+        present = _present(samples, lanes)
         maps = channels * count_phases(kernel, stride)
         block = 0.5 * _weights_form_cost(form, filters, maps, sizes, present / lanes)
     else:
@@ -371,7 +377,7 @@ def _weights_costs(
 #
 # Fitted to 162 layers with 1, 4, 8 and 12 samples on one core of a Zen 5, where a block by Winograd's algorithm and a
 # single group of channels are faster beside the rest than on the Intel Xeon to which they had been fitted: costs lie
-# between both. To choose so takes 1.007 times as long as to choose the faster one each time, in training and for
+# between both. To choose so takes 1.006 times as long as to choose the faster one each time, in training and for
 # predictions. Steps of vgg-small with 8 samples went from 9.0 to 6.8 ms, predictions of srcnn with 6 from 580 to 370
 # us.
 
@@ -399,7 +405,7 @@ def image_lane_costs(samples: int, lanes: int, of: ImagePass) -> LaneCosts:
     near, far = PACKED_KERNELS
     packed = groups * of.taps * (far if groups * of.taps * VECTOR_BYTES > NEAR_BYTES else near)
     each = groups * ((0.55 if groups > 1 else 0.7) * of.products + 6 * of.written) + packed
-    return LaneCosts(min(block_cost(of), remainder_cost(samples, lanes, of)) / 2, samples * each)
+    return LaneCosts(min(block_cost(of), remainder_cost(samples, lanes, of)) / 1.9, samples * each)
 
 
 def weights_lane_costs(
