@@ -193,7 +193,7 @@ def test_values_of_another_shape_are_refused_where_they_stand(tmp_path: Path) ->
     result = nnjit("check", path)
     assert result.exit_code == 2
     expected = "expected values of shape (2, 2) for the weight, got shape (2, 3)"
-    assert result.stderr == f"error: {path}:11:5: model[2].dense: {expected}\n"
+    assert result.stderr == f"error: {path}:12:5: model[2].dense: {expected}\n"
 
 
 def test_the_worked_example_trains(tmp_path: Path) -> None:
