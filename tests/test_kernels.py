@@ -117,12 +117,13 @@ def test_positions_that_no_tap_reaches_have_no_gradient(
 
 
 def by_bands(patch: pytest.MonkeyPatch, few: int, tile: tuple[int, int], share: Share) -> None:
-    """Have passes to `few` maps computed by `contract_bands`, in tiles of so many lines and columns."""
+    """Have passes to `few` maps computed by `contract_bands` for all samples, in tiles of so many lines and columns."""
 
     def choose_band(maps: int, kernel: tuple[int, int], lines: int, columns: int, zeros: tuple[int, int]) -> BandShape:
         return BandShape(min(tile[0], lines), maps, min(tile[1], columns), *kernel)
 
     patch.setattr(convolution, "choose_bands", lambda rows, maps, kernel, *sizes: rows == few and min(kernel) > 1)
+    patch.setattr(convolution, "choose_remainder", lambda *of: 0)
     patch.setattr(direct, "choose_band", choose_band)
     patch.setattr(direct, "choose_band_share", lambda *sizes: share)
 
