@@ -34,7 +34,7 @@ from nnjit.network import Network
 from nnjit.reference.network import forward
 from nnjit.steps import Feed, Prediction, Scaling
 from nnjit.tuning import machine
-from nnjit.tuning.algorithms import ImagePass, choose_remainder, choose_weights_remainder, form_cost
+from nnjit.tuning.algorithms import ImagePass, WeightsPass, choose_remainder, choose_weights_remainder, form_cost
 from nnjit.tuning.contraction_remainder import choose_remainder_tile, last_remainder_tile
 from nnjit.tuning.contraction_samples import choose_samples_tile
 
@@ -305,8 +305,10 @@ def test_what_is_taken_apart_are_the_last_samples(samples: int, rows: int, maps:
         winograd = form_cost(FORMS[3], rows, maps, (4, written))
         chosen = [
             *(choose_remainder(samples, width, ImagePass(*sizes, cost)) for cost in (None, winograd)),
-            choose_weights_remainder(samples, width, rows, maps, *by_3x3, (4, written), None),
-            choose_weights_remainder(samples, width, rows, maps, *by_3x3, (4, written), FORMS[3]),
+            *(
+                choose_weights_remainder(samples, width, WeightsPass(rows, maps, *by_3x3, (4, written), form))
+                for form in (None, FORMS[3])
+            ),
         ]
         assert set(chosen) <= {0, samples % width}
 
@@ -319,8 +321,9 @@ def test_few_samples_are_taken_apart_where_that_costs_less() -> None:
     winograd = ImagePass(128, 1_152, 61_952, 10_368, 64, form_cost(FORMS[3], 128, 128, (8, 8)))
     assert [choose_remainder(n, 16, winograd) for n in (1, 5, 8, 17, 32)] == [1, 5, 0, 1, 0]
     by_5x5 = (5, 5), (1, 1)
-    assert [choose_weights_remainder(n, 16, 16, 6, *by_5x5, (10, 10), None) for n in (1, 18, 25)] == [1, 2, 0]
-    assert [choose_weights_remainder(n, 16, 1, 32, *by_5x5, (21, 21), None) for n in (1, 17)] == [0, 0]
+    many, single = WeightsPass(16, 6, *by_5x5, (10, 10), None), WeightsPass(1, 32, *by_5x5, (21, 21), None)
+    assert [choose_weights_remainder(n, 16, many) for n in (1, 18, 25)] == [1, 2, 0]
+    assert [choose_weights_remainder(n, 16, single) for n in (1, 17)] == [0, 0]
 
 
 @given(

@@ -33,6 +33,7 @@ from nnjit.site import Site, zeros_call
 from nnjit.tuning.algorithms import (
     ImagePass,
     LaneCosts,
+    WeightsPass,
     choose_bands,
     choose_form,
     choose_input_form,
@@ -173,8 +174,9 @@ class Convolution:
         costs = image_lane_costs(samples, lanes, self._forward_pass)
         if not training:
             return costs
-        of, sizes = (self.filters, self.shape[0], self.kernel, self.stride), (self.axes[0].size, self.axes[1].size)
-        costs += weights_lane_costs(samples, lanes, *of, sizes, self._weights_form)
+        sizes = self.axes[0].size, self.axes[1].size
+        of = WeightsPass(self.filters, self.shape[0], self.kernel, self.stride, sizes, self._weights_form)
+        costs += weights_lane_costs(samples, lanes, of)
         return costs + image_lane_costs(samples, lanes, self._input_pass) if to_input else costs
 
     def takes_apart(self, samples: int, lanes: int) -> int:

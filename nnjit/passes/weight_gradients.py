@@ -36,7 +36,7 @@ from nnjit.kernels.winograd_weights import (
 from nnjit.parameters import aligned_zeros
 from nnjit.passes.winograd import PhaseMaps
 from nnjit.site import Site
-from nnjit.tuning.algorithms import choose_lanes, choose_weights_remainder, taps_share
+from nnjit.tuning.algorithms import WeightsPass, choose_lanes, choose_weights_remainder, taps_share
 from nnjit.tuning.contraction_remainder import choose_tap_share
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
@@ -69,9 +69,9 @@ class WeightGradients:
     def bind(self, site: Site, summed: Extent, window: View, work: int) -> None:
         """Record the calls; `summed`: the positions of the output that are summed over, `window`: where the input lies
         that an output position's first tap reads."""
-        of = self.filters, self.channels, self.kernel, self.stride
         sizes = summed.lines, summed.columns
-        remainder = choose_weights_remainder(site.batch_size, site.lanes, *of, sizes, self.form)
+        of = WeightsPass(self.filters, self.channels, self.kernel, self.stride, sizes, self.form)
+        remainder = choose_weights_remainder(site.batch_size, site.lanes, of)
         whole = summed._replace(blocks=summed.blocks - (remainder > 0))
         share = work * remainder // site.batch_size
         if whole.blocks and self.form and self.maps:

@@ -327,50 +327,52 @@ def choose_dense_remainder(samples: int, lanes: int) -> int:
     return remainder if 4 * remainder <= 3 * lanes else 0
 
 
-def choose_weights_remainder(
-    samples: int,
-    lanes: int,
-    filters: int,
-    channels: int,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    sizes: tuple[int, int],
-    form: Form | None,
-) -> int:
-    """How many of the last of `samples` samples the gradient to the weights, a sum over `sizes` positions, leaves to
-    `contract_remainder_weights`: those that do not fill a block, or 0 if a block costs less, with Winograd's algorithm
-    in a `form` or with direct sums.
+class WeightsPass(NamedTuple):
+    """The sums of a gradient to the weights."""
+
+    filters: int
+    channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    sizes: tuple[int, int]
+    """Of the output, whose positions are summed over."""
+    form: Form | None
+    """Of Winograd's algorithm, None for direct sums."""
+
+    @property
+    def taps(self) -> int:
+        """Weights of a filter."""
+        return self.channels * self.kernel[0] * self.kernel[1]
+
+    @property
+    def positions(self) -> int:
+        """Of the output."""
+        return self.sizes[0] * self.sizes[1]
+
+
+def choose_weights_remainder(samples: int, lanes: int, of: WeightsPass) -> int:
+    """How many of the last of `samples` samples the gradient to the weights leaves to `contract_remainder_weights`:
+    those that do not fill a block, or 0 if a block costs less.
 
     Fitted to 1, 4, 8 and 12 samples of 162 layers on one core of a Zen 5: to choose so takes 1.01 times as long as to
     choose the faster one each time (1.039 before, up to 2.7 times for a single sample).
     """
     remainder = samples % lanes
-    block, apart = _weights_costs(remainder, lanes, filters, channels, kernel, stride, sizes, form)
+    block, apart = _weights_costs(remainder, lanes, of)
     return remainder if apart < block else 0
 
 
-def _weights_costs(
-    samples: int,
-    lanes: int,
-    filters: int,
-    channels: int,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    sizes: tuple[int, int],
-    form: Form | None,
-) -> tuple[float, float]:
+def _weights_costs(samples: int, lanes: int, of: WeightsPass) -> tuple[float, float]:
     """What up to a block of samples costs as one and one by one, in cycles as in `choose_lanes`."""
-    area, positions = kernel[0] * kernel[1], sizes[0] * sizes[1]
-    groups, taps = -(-filters // lanes), channels * area
-    if form:
-        present = _present(samples, lanes)
-        maps = channels * count_phases(kernel, stride)
-        block = 0.5 * _weights_form_cost(form, filters, maps, sizes, present / lanes)
+    groups = -(-of.filters // lanes)
+    if of.form:
+        maps, present = of.channels * count_phases(of.kernel, of.stride), _present(samples, lanes) / lanes
+        block = 0.5 * _weights_form_cost(of.form, of.filters, maps, of.sizes, present)
     else:
-        shared = taps_share(kernel, stride)
-        each = 1.1 * min(_lanes_costs(filters, channels, area, samples, lanes, shared).values())
-        block = positions * each + 1.5 * filters * taps
-    return block, samples * positions * groups * (0.65 * taps + 30) + 0.5 * groups * lanes * taps
+        area, shared = of.kernel[0] * of.kernel[1], taps_share(of.kernel, of.stride)
+        each = 1.1 * min(_lanes_costs(of.filters, of.channels, area, samples, lanes, shared).values())
+        block = of.positions * each + 1.5 * of.filters * of.taps
+    return block, samples * of.positions * groups * (0.65 * of.taps + 30) + 0.5 * groups * lanes * of.taps
 
 
 # Channels in the lanes of vectors, instead of samples.
@@ -378,7 +380,7 @@ def _weights_costs(
 # Fitted to 162 layers with 1, 4, 8 and 12 samples on one core of a Zen 5, where a block by Winograd's algorithm and a
 # single group of channels are faster beside the rest than on the Intel Xeon to which they had been fitted: costs lie
 # between both. To choose so takes 1.006 times as long as to choose the faster one each time, in training and for
-# predictions. Steps of vgg-small with 8 samples went from 9.0 to 6.8 ms, predictions of srcnn with 6 from 580 to 370
+# predictions. Steps of vgg-small with 8 samples went from 8.0 to 6.3 ms, predictions of srcnn with 6 from 530 to 350
 # us.
 
 PACKED_KERNELS = 1.0, 3.0
@@ -408,20 +410,11 @@ def image_lane_costs(samples: int, lanes: int, of: ImagePass) -> LaneCosts:
     return LaneCosts(min(block_cost(of), remainder_cost(samples, lanes, of)) / 1.9, samples * each)
 
 
-def weights_lane_costs(
-    samples: int,
-    lanes: int,
-    filters: int,
-    channels: int,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    sizes: tuple[int, int],
-    form: Form | None,
-) -> LaneCosts:
-    """What the gradient of the weights costs, as a sum over `sizes` positions."""
-    positions, groups, taps = sizes[0] * sizes[1], -(-filters // lanes), channels * kernel[0] * kernel[1]
-    with_samples = min(_weights_costs(samples, lanes, filters, channels, kernel, stride, sizes, form))
-    return LaneCosts(with_samples, samples * positions * groups * ((0.6 if groups > 1 else 0.75) * taps + 3))
+def weights_lane_costs(samples: int, lanes: int, of: WeightsPass) -> LaneCosts:
+    """What the gradient of the weights costs for fewer samples than a block has."""
+    groups = -(-of.filters // lanes)
+    each = of.positions * groups * ((0.6 if groups > 1 else 0.75) * of.taps + 3)
+    return LaneCosts(min(_weights_costs(samples, lanes, of)), samples * each)
 
 
 def choose_channels_in_lanes(samples: int, lanes: int, costs: LaneCosts) -> bool:
