@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from nnjit.network import Network
 from nnjit.reference.network import forward
 from nnjit.site import from_channels_call, to_channels_call
 from nnjit.steps import Prediction, Scaling
-from nnjit.tuning import machine
+from nnjit.tuning import algorithms, machine
 from nnjit.tuning.algorithms import LaneCosts, choose_channels_in_lanes
 from nnjit.tuning.contraction_remainder import choose_remainder_tile
 
@@ -299,6 +300,17 @@ def test_channels_are_in_lanes_of_few_samples(name: str) -> None:
     network = Network(layers, shape, np.dtype(np.float32), 0)
     taken = [n for n in range(1, 20) if network.bind(n).channels_in_lanes]
     assert taken == list(range(1, len(taken) + 1)) and abs(len(taken) - most) <= 2, len(taken)
+
+
+def test_samples_one_by_one_count_against_channels_in_lanes() -> None:
+    """Predictions of a network whose last layer has one filter: for six samples whole blocks cost more than channels in
+    lanes; a block for that layer and samples one by one in the others cost less."""
+    layers: list[Layer] = [Conv2d(filters=64, kernel=9), Conv2d(filters=32, kernel=1), Conv2d(filters=1, kernel=5)]
+    network = Network(layers, (1, 33, 33), np.dtype(np.float32), 0)
+    assert not network.bind(6, training=False).channels_in_lanes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(algorithms, "remainder_cost", lambda *of: math.inf)
+        assert network.bind(6, training=False).channels_in_lanes
 
 
 @given(rows=st.integers(1, 300), columns=st.integers(1, 40), taps=st.integers(1, 40))
