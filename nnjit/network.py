@@ -90,11 +90,17 @@ class BoundNetwork:
         self.workspace = Workspace(network.dtype)
         self.gradients = network.layout.zeros() if training else None
         stages = network.stages
+        self.channels_in_lanes = self._count_channels_in_lanes(training)
+        # What the first stage reads comes as samples, as does what the first one without channels in lanes reads.
         borders = [
-            _border_between(stage.shape, stage.layer.input_border(stage.shape), stage.layer.is_view) for stage in stages
+            _border_between(
+                stage.shape,
+                stage.layer.input_border(stage.shape, batch_size if 0 < number < self.channels_in_lanes else 0),
+                stage.layer.is_view,
+            )
+            for number, stage in enumerate(stages)
         ]
         borders += [_border_between(stage.out_shape, None, is_view=False) for stage in stages[-1:]]
-        self.channels_in_lanes = self._count_channels_in_lanes(training)
         apart = [not training and self._takes_apart(stage) for stage in stages]
         comes_apart = self.channels_in_lanes > 0 or any(apart) and self._stays_apart(apart, 0)
         outputs = [self._allocate(stages[0].shape, borders[0], apart=comes_apart)] if stages else []
@@ -138,7 +144,7 @@ class BoundNetwork:
         count, costs = 0, LaneCosts()
         while count < len(stages) and stages[count].layer.takes_channels_in_lanes and len(stages[count].shape) == 3:
             stage = stages[count]
-            of_layer = stage.layer.lane_costs(stage.shape, self.batch_size, width, training, count > 0)
+            of_layer = stage.layer.lane_costs(stage.shape, self.batch_size, width, training, count == 0)
             costs += of_layer or LaneCosts()
             count += 1
         starts = count > 0 and len(stages[0].layer.parameters(stages[0].shape)) > 0
@@ -172,8 +178,8 @@ class BoundNetwork:
         if gradient.number > 0 and (gradient.before_pooling or not stage.pooling):
             before = self.network.stages[: gradient.number - 1]
             to_input = input_gradient or any(each.layer.parameters(each.shape) for each in before)
-            in_lanes = gradient.number <= self.channels_in_lanes
-            border = stage.layer.gradient_border(stage.shape, to_input, in_lanes)
+            alone = self.batch_size if gradient.number <= self.channels_in_lanes else 0
+            border = stage.layer.gradient_border(stage.shape, to_input, alone)
         return _border_between(gradient.shape, border, gradient.is_view)
 
     def _gradient_buffers(self, input_gradient: bool, keep: bool) -> tuple[list[Buffer | None], list[Buffer | None]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,17 @@ from battery import (
     compiled_only,
     errors,
 )
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nnjit.buffers import Border, Buffer
 from nnjit.kernels import program
+from nnjit.kernels.contraction import Extent
 from nnjit.kernels.program import Program
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import set_threads
+from nnjit.kernels.winograd_transforms import FORMS, Form
 from nnjit.layers.activations import Relu, Sigmoid, Tanh
 from nnjit.layers.base import Layer, Shape
 from nnjit.layers.conv2d import Conv2d
@@ -35,12 +39,14 @@ from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
 from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
+from nnjit.passes import convolution
 from nnjit.reference.network import forward
 from nnjit.site import from_channels_call, to_channels_call
 from nnjit.steps import Prediction, Scaling
 from nnjit.tuning import algorithms, machine
-from nnjit.tuning.algorithms import LaneCosts, choose_channels_in_lanes
+from nnjit.tuning.algorithms import ChannelsPass, ImagePass, LaneCosts, choose_channels_in_lanes, form_for
 from nnjit.tuning.contraction_remainder import choose_remainder_tile
+from nnjit.tuning.winograd import choose_channels_tiling
 
 NETWORKS: dict[str, tuple[list[Layer], Shape]] = {
     # Channels that do not fill the last vector, taps that meet the border, a long activation and its derivative.
@@ -243,6 +249,108 @@ def test_only_batches_that_do_not_fill_a_block_have_channels_in_lanes(
 
 
 SAME: dict[str, Any] = {"padding": "same"}
+
+
+@contextmanager
+def winograd_wherever_possible() -> Iterator[None]:
+    """In passes through images with channels in lanes."""
+
+    def choose(kernel: Any, stride: Any, samples: int, lanes: int, direct: ImagePass, of: ChannelsPass) -> Form | None:
+        return form_for(kernel, stride) if of.outputs else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "choose_channels_form", choose)
+        yield
+
+
+TWO_OR_THREE = st.tuples(st.integers(1, 3), st.integers(1, 3))
+IMAGE_SIZES = st.sampled_from([1, 4, 7, 9, 14])
+
+
+@settings(max_examples=10)
+@given(
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    stride=TWO_OR_THREE,
+    shape=st.tuples(st.sampled_from([1, 6, 17, 40]), IMAGE_SIZES, IMAGE_SIZES),
+    filters=st.sampled_from([2, 16, 19, 50]),
+    padding=st.sampled_from(["valid", "same", "full", (3, 1), (2, 8)]),
+    activation=st.sampled_from([Relu(), Tanh()]),
+    samples=st.sampled_from([1, 2, 7]),
+)
+def test_winograd_equals_the_reference(
+    kernel: Any, stride: Any, shape: Shape, filters: int, padding: Any, activation: Layer, samples: int
+) -> None:
+    """Between two layers whose channels are in lanes."""
+    layer = Conv2d(filters=filters, kernel=kernel, stride=stride, padding=padding)
+    assume(all(axis.size > 0 for axis in layer.axes(shape)))
+    layers: list[Layer] = [Conv2d(filters=shape[0], kernel=1), activation, layer, activation]
+    with winograd_wherever_possible():
+        found, formulas, called = passes(layers, shape, np.float64, samples)
+    assert max(errors(found, formulas).values()) < 1e-11, errors(found, formulas)
+    assert ("winograd_channels" in called) == (max(-(-k // s) for k, s in zip(kernel, stride, strict=True)) in FORMS)
+
+
+@pytest.mark.parametrize(("kernel", "winograd"), [(3, True), (5, False), (7, True)])
+def test_winograd_pools_windows_that_no_tile_cuts(kernel: int, winograd: bool) -> None:
+    """Tiles of 4x4 and 2x2; of 5x5 for kernels of 5x5 with a stride of 3, which pool after they are stored."""
+    stride = 1 if winograd else 3
+    layer = Conv2d(filters=20, kernel=kernel, stride=stride, padding=kernel // 2)
+    layers: list[Layer] = [Conv2d(filters=17, kernel=1), layer, Relu(), MaxPool(window=2)]
+    with winograd_wherever_possible(), channels(taken=True):
+        found, formulas, _ = passes(layers, (3, 21, 26), np.float64, 3)
+        bound = Network(layers, (3, 21, 26), np.dtype(np.float64), 0).bind(3)
+    assert max(errors(found, formulas).values()) < 1e-11, errors(found, formulas)
+    called = {call.kernel.__name__ for call in bound.forward}
+    assert ("winograd_channels" in called) == winograd and "max_pool_forward" not in called
+
+
+def test_winograd_errs_by_some_millionths_in_single_precision_and_direct_sums_by_less() -> None:
+    found = {}
+    for algorithm in ("auto", "direct"):
+        layers: list[Layer] = [Conv2d(filters=32, kernel=1), Conv2d(filters=16, kernel=3, algorithm=algorithm)]
+        with winograd_wherever_possible():
+            of_network, formulas, called = passes(layers, (32, 12, 12), np.float32, 3)
+        assert ("winograd_channels" in called) == (algorithm == "auto")
+        found[algorithm] = errors(of_network, formulas)
+    for name in ("out", "dx"):
+        assert found["direct"][name] < found["auto"][name] < 1e-5, (name, found)
+
+
+@compiled_only("only compiled programs use threads")
+def test_threads_share_tiles_and_rows_of_winograd_and_change_no_bit(
+    monkeypatch: pytest.MonkeyPatch, restored_threads: None
+) -> None:
+    monkeypatch.setattr(program, "PARALLEL_WORK", 0)
+    layers: list[Layer] = [Conv2d(filters=40, kernel=1), Relu(), Conv2d(filters=70, kernel=3, **SAME), Tanh()]
+    shape = 3, 13, 30
+    found, shared = [], set()
+    for threads in (1, 2):
+        set_threads(threads)
+        with channels(taken=True), winograd_wherever_possible():
+            stack = Stack(layers, shape, np.float32, batch_size=2)
+        shared |= {call.tasks for call in stack.bound.forward if call.kernel.__name__ == "winograd_channels"}
+        found.append(stack.run(*stack.random(2)).bits())
+    assert found[0] == found[1] and len(shared) == 2
+
+
+@given(
+    maps=st.integers(1, 300),
+    rows=st.integers(1, 300),
+    sides=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    samples=st.integers(1, 15),
+)
+def test_tilings_of_winograd_cover_all_tiles(maps: int, rows: int, sides: tuple[int, int], samples: int) -> None:
+    vectors = -(-maps // 16)
+    for registers in (4, 8, 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            choose = choose_channels_tiling.__wrapped__
+            tile, tiling, shares = choose(FORMS[3], Extent(samples, -(-rows // 16), *sides), vectors, maps, 1, 16)
+        assert tiling.tiles == FORMS[3].tiles(*sides) and tiling.rows % tile.columns == 0
+        assert tile.rows <= tiling.group <= samples * tiling.tiles and 1 <= shares <= tiling.rows // tile.columns
+        assert maps % tile.run == 0 and 16 % tile.run == 0
+
+
 CROSSINGS: dict[str, tuple[list[Layer], Shape, int]] = {
     "six maps": (
         [
@@ -265,7 +373,7 @@ CROSSINGS: dict[str, tuple[list[Layer], Shape, int]] = {
             )
         ],
         (3, 32, 32),
-        6,
+        10,
     ),
     "strides": (
         [
@@ -274,7 +382,7 @@ CROSSINGS: dict[str, tuple[list[Layer], Shape, int]] = {
             Conv2d(filters=64, kernel=3),
         ],
         (3, 32, 32),
-        12,
+        15,
     ),
     "bottleneck": (
         [
@@ -286,16 +394,16 @@ CROSSINGS: dict[str, tuple[list[Layer], Shape, int]] = {
             Conv2d(filters=128, kernel=3, stride=2, padding=1),
         ],
         (64, 56, 56),
-        11,
+        14,
     ),
 }
 
 
 @pytest.mark.parametrize("name", CROSSINGS)
 def test_channels_are_in_lanes_of_few_samples(name: str) -> None:
-    """Up to about as many as were measured to take no longer, of whole steps on two cores of an Intel Xeon and of a Zen
-    5 (4 and 4, 7 and 6, 14 and 10, 12 and 11): fewer where channels do not fill a vector or Winograd's algorithm serves
-    whole blocks."""
+    """Up to about as many as were measured to take no longer, of whole steps on two cores of a Zen 5: fewer where
+    channels do not fill a vector, or where much of the step is the gradient to the weights, which Winograd's algorithm
+    serves with samples in lanes alone."""
     layers, shape, most = CROSSINGS[name]
     network = Network(layers, shape, np.dtype(np.float32), 0)
     taken = [n for n in range(1, 20) if network.bind(n).channels_in_lanes]
@@ -305,7 +413,8 @@ def test_channels_are_in_lanes_of_few_samples(name: str) -> None:
 def test_samples_one_by_one_count_against_channels_in_lanes() -> None:
     """Predictions of a network whose last layer has one filter: for six samples whole blocks cost more than channels in
     lanes; a block for that layer and samples one by one in the others cost less."""
-    layers: list[Layer] = [Conv2d(filters=64, kernel=9), Conv2d(filters=32, kernel=1), Conv2d(filters=1, kernel=5)]
+    layers: list[Layer] = [Conv2d(filters=64, kernel=9), Conv2d(filters=32, kernel=1)]
+    layers.append(Conv2d(filters=1, kernel=5, algorithm="direct"))
     network = Network(layers, (1, 33, 33), np.dtype(np.float32), 0)
     assert not network.bind(6, training=False).channels_in_lanes
     with pytest.MonkeyPatch.context() as patch:

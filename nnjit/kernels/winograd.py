@@ -190,6 +190,50 @@ def pool_tile(form, tiling, memory, corner, lines, columns, out, out_first, winn
             store_integers(winners, number + i * (tiling.columns // 2) + j, winner)
 
 
+@register_jitable(forceinline=True)
+def put_tile(
+    form, tiling, memory, first, plane, corner, offset, block, row, number, phases, phase, out, out_map, epilogue, y,
+    y_map, winners,
+):  # fmt: skip
+    """Transform the products of tile `number` of a row of a block back, entry p of them memory[first + p * plane], add
+    `offset`, and store what lies in the output of the phase: finished, and pooled if there are `winners`.
+
+    out_map, y_map: where the row's plane starts in out and in y  corner: where memory has room for a tile
+    """
+    for a in range(form.points):
+        values = transform_output(form, memory, first + form.points * a * plane, plane)
+        store_run(memory, corner + a, form.points, values)
+    for j in range(form.outputs):
+        at = corner + form.points * j
+        store_run(memory, at, 1, transform_output(form, memory, at, 1))
+    line = form.outputs * (number // tiling.across)
+    column = form.outputs * (number % tiling.across)
+    lines = min(form.outputs, phases[phase, 2] - line)
+    columns = min(form.outputs, phases[phase, 3] - column)
+    if len(winners) > 0:
+        for i in range(lines):
+            for j in range(columns):
+                at = corner + form.points * j + i
+                store(memory, at, finish(epilogue, load(memory, at) + offset, memory, at))
+        window = (block * tiling.rows + row) * (tiling.lines // 2) + line // 2
+        window = window * (tiling.columns // 2) + column // 2
+        pooled_at = out_map + line // 2 * out.line + column // 2 * out.column
+        pool_tile(form, tiling, memory, corner, lines, columns, out, pooled_at, winners, window)
+        return
+    out_at = out_map + tile_corner(form, tiling, out, number)
+    y_at = y_map + tile_corner(form, tiling, y, number)
+    for i in range(form.outputs):
+        for j in range(form.outputs):
+            prefetch_to_write(out.vectors, out_at + out.row + i * out.line + j * out.column)
+    if epilogue.backward:
+        prefetch_window(y, y_at + y.row, form.outputs, form.outputs)
+    for i in range(lines):
+        for j in range(columns):
+            value = load(memory, corner + form.points * j + i) + offset
+            value = finish(epilogue, value, y.vectors, y_at + i * y.line + j * y.column)
+            store(out.vectors, out_at + i * out.line + j * out.column, value)
+
+
 @kernel
 def winograd(task, thread, form, tile, tiling, u, x, starts, bias, out, phases, epilogue, y, winners, scratch):
     """out[q, n, f, i, j] = epilogue(bias[f] + sum over k, a, b of g[q, f, k, a, b] * x[n, k, i + a, j + b], y[q, n, f,
@@ -222,35 +266,7 @@ def winograd(task, thread, form, tile, tiling, u, x, starts, bias, out, phases, 
                 y_map = y.start + phases[phase, 1] + block * y.block + (row + r) * y.row
                 for t in range(tiles):
                     at = products + r * tiling.group + t
-                    for a in range(form.points):
-                        values = transform_output(form, memory, at + form.points * a * product_plane, product_plane)
-                        store_run(memory, corner + a, form.points, values)
-                    for j in range(form.outputs):
-                        at = corner + form.points * j
-                        store_run(memory, at, 1, transform_output(form, memory, at, 1))
-                    line = form.outputs * ((first_tile + t) // tiling.across)
-                    column = form.outputs * ((first_tile + t) % tiling.across)
-                    lines = min(form.outputs, phases[phase, 2] - line)
-                    columns = min(form.outputs, phases[phase, 3] - column)
-                    if len(winners) > 0:
-                        for i in range(lines):
-                            for j in range(columns):
-                                at = corner + form.points * j + i
-                                store(memory, at, finish(epilogue, load(memory, at) + offset, memory, at))
-                        number = (block * tiling.rows + row + r) * (tiling.lines // 2) + line // 2
-                        number = number * (tiling.columns // 2) + column // 2
-                        pooled_at = out_map + line // 2 * out.line + column // 2 * out.column
-                        pool_tile(form, tiling, memory, corner, lines, columns, out, pooled_at, winners, number)
-                        continue
-                    out_at = out_map + tile_corner(form, tiling, out, first_tile + t)
-                    y_at = y_map + tile_corner(form, tiling, y, first_tile + t)
-                    for i in range(form.outputs):
-                        for j in range(form.outputs):
-                            prefetch_to_write(out.vectors, out_at + out.row + i * out.line + j * out.column)
-                    if epilogue.backward:
-                        prefetch_window(y, y_at + y.row, form.outputs, form.outputs)
-                    for i in range(lines):
-                        for j in range(columns):
-                            value = load(memory, corner + form.points * j + i) + offset
-                            value = finish(epilogue, value, y.vectors, y_at + i * y.line + j * y.column)
-                            store(out.vectors, out_at + i * out.line + j * out.column, value)
+                    put_tile(
+                        form, tiling, memory, at, product_plane, corner, offset, block, row + r, first_tile + t, phases,
+                        phase, out, out_map, epilogue, y, y_map, winners,
+                    )  # fmt: skip

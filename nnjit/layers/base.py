@@ -104,9 +104,9 @@ class Layer(Component):
         """Whether `bind` applies the maximum of 2x2 windows that follows (`Site.winners`), for an input of `shape`."""
         return False
 
-    def lane_costs(self, shape: Shape, samples: int, lanes: int, training: bool, to_input: bool) -> LaneCosts | None:
-        """What a batch of `samples` costs with samples and with channels in `lanes` lanes, forwards or in `training`,
-        where the gradient goes on to the input or only to the parameters; None for little."""
+    def lane_costs(self, shape: Shape, samples: int, lanes: int, training: bool, first: bool) -> LaneCosts | None:
+        """What a batch of `samples` costs with samples and with channels in `lanes` lanes, forwards or in `training`;
+        samples come apart to the `first` layer, and no gradient goes on from it. None for little."""
         return None
 
     def takes_apart(self, shape: Shape, samples: int, lanes: int) -> int:
@@ -114,13 +114,15 @@ class Layer(Component):
         side by side: none, or those that do not fill a block of `lanes`."""
         return 0
 
-    def input_border(self, shape: Shape) -> Border | None:
-        """The zeros that the forward pass reads round an input of `shape`; None for none."""
+    def input_border(self, shape: Shape, alone: int) -> Border | None:
+        """The zeros that the forward pass reads round an input of `shape`: of `alone` samples with channels in lanes,
+        or of samples in lanes if those are none; None for none."""
         return None
 
-    def gradient_border(self, shape: Shape, to_input: bool, channels_in_lanes: bool) -> Border | None:
+    def gradient_border(self, shape: Shape, to_input: bool, alone: int) -> Border | None:
         """The zeros that the backward pass reads round the gradient of the output, if it goes on to the input or only
-        to the parameters, with samples or with `channels_in_lanes`; None for none."""
+        to the parameters: of `alone` samples with channels in lanes, or of samples in lanes if those are none; None for
+        none."""
         return None
 
     def equations(self, shape: Shape) -> Equations | None:

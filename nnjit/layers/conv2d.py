@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -109,16 +108,14 @@ class Conv2d(Layer):
     def applies_pooling(self, shape: Shape) -> bool:
         return self._convolution(shape).pools_pairs
 
-    def lane_costs(self, shape: Shape, samples: int, lanes: int, training: bool, to_input: bool) -> LaneCosts:
-        return self._convolution(shape).lane_costs(samples, lanes, training, to_input)
+    def lane_costs(self, shape: Shape, samples: int, lanes: int, training: bool, first: bool) -> LaneCosts:
+        return self._convolution(shape).lane_costs(samples, lanes, training, first)
 
-    def input_border(self, shape: Shape) -> Border:
-        return self._convolution(shape).input_border()
+    def input_border(self, shape: Shape, alone: int) -> Border:
+        return self._convolution(shape).input_border(alone)
 
-    def gradient_border(self, shape: Shape, to_input: bool, channels_in_lanes: bool) -> Border:
-        convolution = self._convolution(shape)
-        # Sums with channels in lanes stand as they are.
-        return (replace(convolution, direct=True) if channels_in_lanes else convolution).gradient_border(to_input)
+    def gradient_border(self, shape: Shape, to_input: bool, alone: int) -> Border:
+        return self._convolution(shape).gradient_border(to_input, alone)
 
     def equations(self, shape: Shape) -> Equations:
         (channels, *_), (filters, height, width) = shape, self.output_shape(shape)

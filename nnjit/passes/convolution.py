@@ -9,7 +9,7 @@ the weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nnjit.buffers import Border
 from nnjit.kernels.contraction import Extent, View, grid
+from nnjit.kernels.simd import lanes
 from nnjit.kernels.winograd_overlap import Cutout
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers.base import Shape
@@ -28,13 +29,16 @@ from nnjit.passes.direct import direct_sums
 from nnjit.passes.images import Ends, Filters, MapTaps, Phases, Sums, Taps
 from nnjit.passes.rows_in_lanes import channel_sums, remainder_sums
 from nnjit.passes.weight_gradients import WeightGradients
-from nnjit.passes.winograd import PhaseMaps, by_overlap, by_winograd
+from nnjit.passes.winograd import PhaseMaps, by_overlap, by_winograd, channels_by_winograd
 from nnjit.site import Site, zeros_call
 from nnjit.tuning.algorithms import (
+    ChannelsPass,
     ImagePass,
     LaneCosts,
     WeightsPass,
+    channels_form_cost,
     choose_bands,
+    choose_channels_form,
     choose_form,
     choose_input_form,
     choose_remainder,
@@ -48,6 +52,9 @@ from nnjit.tuning.algorithms import (
     weights_lane_costs,
 )
 from nnjit.tuning.contraction import choose_blocks
+
+FLOATS = lanes(np.float32)
+"""Lanes for which forms are chosen, also in double precision."""
 
 
 class Phase(NamedTuple):
@@ -96,6 +103,32 @@ class Convolution:
         """What a block of the forward pass costs by that algorithm, None for direct sums."""
         form, maps = self._forward_form, self.shape[0] * count_phases(self.kernel, self.stride)
         return form_cost(form, self.filters, maps, (self.axes[0].size, self.axes[1].size)) if form else None
+
+    def _channels_form(self, samples: int) -> Form | None:
+        """The form for the forward pass of so many samples with channels in lanes, None for direct sums."""
+        if self.direct:
+            return None
+        return choose_channels_form(
+            self.kernel, self.stride, samples, FLOATS, self._forward_pass, self._forward_channels
+        )
+
+    @property
+    def _forward_channels(self) -> ChannelsPass:
+        """That pass by Winograd's algorithm."""
+        sizes = self.axes[0].size, self.axes[1].size
+        return ChannelsPass(self.filters, self.shape[0], count_phases(self.kernel, self.stride), ((1, sizes),))
+
+    def _channels_input_form(self, samples: int) -> Form | None:
+        """Likewise for the gradient to the input."""
+        if self.direct:
+            return None
+        return choose_channels_form(self.kernel, self.stride, samples, FLOATS, self._input_pass, self._input_channels)
+
+    @property
+    def _input_channels(self) -> ChannelsPass:
+        """Likewise."""
+        height, width = (-(-size // step) for size, step in zip(self.shape[1:], self.stride, strict=True))
+        return ChannelsPass(self.shape[0], self.filters, 1, tuple((phases, (height, width)) for phases in self._shared))
 
     @property
     def pools_pairs(self) -> bool:
@@ -168,32 +201,38 @@ class Convolution:
         ]
         return int(met[0] * met[1])
 
-    def lane_costs(self, samples: int, lanes: int, training: bool, to_input: bool) -> LaneCosts:
-        """What a batch of `samples` costs with samples and with channels in lanes, forwards or in training, with or
-        without the gradient to the input."""
-        costs = image_lane_costs(samples, lanes, self._forward_pass)
+    def lane_costs(self, samples: int, width: int, training: bool, first: bool) -> LaneCosts:
+        """What a batch of `samples` costs with samples and with channels in lanes, forwards or in training; to the
+        `first` layer samples come apart, and no gradient goes on."""
+        form = None if first else self._channels_form(samples)
+        in_lanes = channels_form_cost(form, samples, width, self._forward_channels) if form else None
+        costs = image_lane_costs(samples, width, self._forward_pass, in_lanes)
         if not training:
             return costs
         sizes = self.axes[0].size, self.axes[1].size
         of = WeightsPass(self.filters, self.shape[0], self.kernel, self.stride, sizes, self._weights_form)
-        costs += weights_lane_costs(samples, lanes, of)
-        return costs + image_lane_costs(samples, lanes, self._input_pass) if to_input else costs
+        costs += weights_lane_costs(samples, width, of)
+        if first:
+            return costs
+        form = self._channels_input_form(samples)
+        in_lanes = channels_form_cost(form, samples, width, self._input_channels) if form else None
+        return costs + image_lane_costs(samples, width, self._input_pass, in_lanes)
 
-    def takes_apart(self, samples: int, lanes: int) -> int:
+    def takes_apart(self, samples: int, width: int) -> int:
         """How many of the last of `samples` samples the forward pass computes by themselves."""
-        return choose_remainder(samples, lanes, self._forward_pass)
+        return choose_remainder(samples, width, self._forward_pass)
 
     @property
     def _forward_pass(self) -> ImagePass:
         """The forward pass as algorithms are chosen for it."""
         written = self.axes[0].size * self.axes[1].size
-        read = self.shape[0] * self.input_border().plane(*self.shape[1:])
+        read = self.shape[0] * self.input_border(0).plane(*self.shape[1:])
         return self._image_pass(self.filters, self.shape[0], read, written, self._forward_form_cost)
 
     @property
     def _input_pass(self) -> ImagePass:
         """Likewise the gradient to the input."""
-        read = self.filters * self.gradient_border(True).plane(self.axes[0].size, self.axes[1].size)
+        read = self.filters * self.gradient_border(True, 0).plane(self.axes[0].size, self.axes[1].size)
         written = self.shape[1] * self.shape[2]
         return self._image_pass(self.shape[0], self.filters, read, written, self._input_form_cost)
 
@@ -205,22 +244,27 @@ class Convolution:
         """How far from position i * stride of the input the taps of output i lie, on axis k."""
         return [u - self.axes[k].before for u in range(self.kernel[k])]
 
-    def input_border(self) -> Border:
-        """The zeros that the forward pass reads round the input."""
+    def input_border(self, alone: int) -> Border:
+        """The zeros that the forward pass reads round the input: of so many samples with channels in lanes, or of
+        samples in lanes if those are none."""
         zeros = []
+        forms = (self._channels_form(alone), None) if alone else (self._forward_form, self._weights_form)
         for k, on in enumerate(self.axes):
             last = (on.size - 1) * self.stride[k] + self.kernel[k] - 1 - on.before
-            for form in filter(None, (self._forward_form, self._weights_form)):
+            for form in filter(None, forms):
                 phases = min(self.kernel[k], self.stride[k])
                 last = max(last, (_whole(form, on.size) + form.taps - 2) * self.stride[k] + phases - 1 - on.before)
             zeros += [on.before, max(0, last - (self.shape[1 + k] - 1))]
         return Border(*zeros)
 
-    def gradient_border(self, to_input: bool) -> Border:
-        """The zeros that the backward pass, `to_input` or only to the weights, reads round the gradient of the
-        output."""
+    def gradient_border(self, to_input: bool, alone: int) -> Border:
+        """The zeros that the backward pass, `to_input` or only to the weights, reads round the gradient of the output:
+        of so many samples with channels in lanes, or of samples in lanes if those are none."""
         zeros = []
-        form, overlaps = self._input_form if to_input else (None, False)
+        weights_form = None if alone else self._weights_form
+        form, overlaps = (self._channels_input_form(alone), False) if alone else self._input_form
+        if not to_input:
+            form, overlaps = None, False
         for k, on in enumerate(self.axes):
             phases = self._phases(k) if to_input and not overlaps else []
             first = min((phase.first for phase in phases), default=0)
@@ -229,7 +273,7 @@ class Convolution:
                 for together in self._together(k, form):
                     start, positions = min(on.first for on in together), max(on.positions for on in together)
                     last = max(last, start + _whole(form, positions) + form.taps - 2)
-            for whole in filter(None, (form if overlaps else None, self._weights_form)):
+            for whole in filter(None, (form if overlaps else None, weights_form)):
                 last = max(last, _whole(whole, on.size) - 1)
             zeros += [max(0, -first), max(0, last - (on.size - 1))]
         return Border(*zeros)
@@ -247,10 +291,13 @@ class Convolution:
         bias = site.parameters.get("bias", zeros)
         work = site.batch_size * self.filters * extent.lines * extent.columns * channels * area
 
-        window = x._replace(
-            start=x.start - vertical.before * x.line - horizontal.before * x.column,
-            line=down * x.line,
-            column=right * x.column,
+        window, vectors = (
+            view._replace(
+                start=view.start - vertical.before * view.line - horizontal.before * view.column,
+                line=down * view.line,
+                column=right * view.column,
+            )
+            for view in (x, site.x.view)
         )
         # First what takes most of the workspace.
         if site.dout is not None:
@@ -266,6 +313,11 @@ class Convolution:
         filters = Filters(weight, channels * area, area)
         ends = Ends(bias, site.out.view, extent, site.epilogue, site.out.view, site.winners)
         if site.out.channels_in_lanes:
+            form = self._channels_form(site.batch_size) if site.x.channels_in_lanes else None
+            if form and (site.winners is None or form.outputs % 2 == 0):
+                maps = self._phase_maps(form, channels, site.x.view)
+                site.forward += channels_by_winograd(site, form, filters, self.filters, [maps], vectors, ends)
+                return
             sums = Sums(self._forward_taps(x, places, extent, site.x.row_run), ends)
             site.forward += channel_sums(site, filters, [sums], self.filters, window)
             return
@@ -348,7 +400,10 @@ class Convolution:
         if site.dx.channels_in_lanes:
             if unreached:
                 site.backward_input.append(zeros_call(site.dx, 0, site.dx.blocks))
-            if sums:
+            if form := self._channels_input_form(site.batch_size):
+                for tiled in self._tiled_inputs(site, form, zeros):
+                    site.backward_input += channels_by_winograd(site, form, filters, channels, *tiled)
+            elif sums:
                 site.backward_input += channel_sums(site, filters, sums, channels, site.dout.scalars)
             return
         form, overlaps = self._input_form
@@ -364,15 +419,10 @@ class Convolution:
         elif form and whole:
             if unreached:
                 site.backward_input.append(zeros_call(site.dx, 0, whole))
-            for uppers, lowers in self._tiled_phases(form):
-                line, column = (min(phase.first for phase in together) for together in (uppers, lowers))
-                window = dout._replace(start=dout.start + line * dout.line + column * dout.column)
-                pairs, start = list(product(uppers, lowers)), np.zeros(1, np.int64)
-                taps = [self._input_form_taps(form, *pair, line, column) for pair in pairs]
-                kernels = [PhaseMaps(self.filters, start, of_phase[None]) for of_phase in taps]
-                sizes = [(upper.positions, lower.positions) for upper, lower in pairs]
-                ends = self._input_ends(site, zeros, pairs).of_blocks(0, whole)
-                site.backward_input += by_winograd(site, form, filters, kernels, window, ends, sizes)
+            for kernels, window, ends, sizes in self._tiled_inputs(site, form, zeros):
+                site.backward_input += by_winograd(
+                    site, form, filters, kernels, window, ends.of_blocks(0, whole), sizes
+                )
         elif whole and not sums:
             site.backward_input.append(zeros_call(site.dx, 0, whole))
         elif whole:
@@ -384,6 +434,22 @@ class Convolution:
             if unreached:
                 site.backward_input.append(zeros_call(site.dx, whole, 1))
             site.backward_input += remainder_sums(site, filters, sums, dout, apart)
+
+    def _tiled_inputs(
+        self, site: Site, form: Form, zeros: NDArray[Any]
+    ) -> Iterator[tuple[list[PhaseMaps], View, Ends, list[tuple[int, int]]]]:
+        """The gradients to the input by Winograd's algorithm, of phases that go over the same tiles: their kernels,
+        where the tiles start, and their ends and sizes."""
+        assert site.dout is not None
+        dout = site.dout.view
+        for uppers, lowers in self._tiled_phases(form):
+            line, column = (min(phase.first for phase in together) for together in (uppers, lowers))
+            window = dout._replace(start=dout.start + line * dout.line + column * dout.column)
+            pairs, start = list(product(uppers, lowers)), np.zeros(1, np.int64)
+            taps = [self._input_form_taps(form, *pair, line, column) for pair in pairs]
+            kernels = [PhaseMaps(self.filters, start, of_phase[None]) for of_phase in taps]
+            sizes = [(upper.positions, lower.positions) for upper, lower in pairs]
+            yield kernels, window, self._input_ends(site, zeros, pairs), sizes
 
     def _input_form_taps(self, form: Form, upper: Phase, lower: Phase, line: int, column: int) -> NDArray[np.int64]:
         """Where the weights of a gradient of these phases lie that reads from that line and column on."""

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from nnjit.kernels.contraction import Extent, View
 from nnjit.kernels.program import Call
 from nnjit.kernels.winograd import kernels_vectors, scratch_vectors, winograd, winograd_kernels
+from nnjit.kernels.winograd_channels import InLanes, winograd_channels
 from nnjit.kernels.winograd_overlap import Cutout, overlap_scratch_vectors, winograd_overlap
 from nnjit.kernels.winograd_transforms import Form
 from nnjit.parameters import aligned_zeros
 from nnjit.passes.images import Ends, Filters
 from nnjit.site import Site
-from nnjit.tuning.winograd import choose_row_shares, choose_tiling, choose_winograd_tile
+from nnjit.tuning.winograd import choose_channels_tiling, choose_row_shares, choose_tiling, choose_winograd_tile
 
 
 class PhaseMaps(NamedTuple):
@@ -58,6 +59,31 @@ def by_winograd(
     operands = (form, tile, tiling, u, x, maps[0].starts, *result, scratch)
     work = form.work(math.prod(extent) * len(maps) * number * site.lanes)
     return [*packing, Call(winograd, tiling.blocks * tiling.groups, operands, work)]
+
+
+def channels_by_winograd(
+    site: Site,
+    form: Form,
+    filters: Filters,
+    rows: int,
+    maps: Sequence[PhaseMaps],
+    x: View,
+    ends: Ends,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> list[Call]:
+    """The same for `rows` channels of images that have those in lanes, as x has; the `maps` are channels too."""
+    extent, channels, starts = ends.extent, maps[0].maps, maps[0].starts
+    packing, u = _transformed_kernels(site, form, filters, rows, maps)
+    vectors = -(-channels // site.lanes) * len(starts)
+    tile, tiling, shares = choose_channels_tiling(form, extent, vectors, channels, len(starts), site.lanes)
+    scratch = site.workspace.by_thread(scratch_vectors(form, tiling, tile.columns))
+    phases = np.hstack([ends.phases.places, np.array(sizes or [extent[2:]], np.int64)])
+    result = (ends.bias, ends.out, phases, ends.epilogue, ends.y, ends.pooled_winners(site.lanes))
+    weights = u.reshape(-1, site.lanes)
+    operands = (form, tile, tiling, InLanes(channels, shares), weights, x, starts, *result, scratch)
+    work = form.work(math.prod(extent) * len(maps) * maps[0].number * site.lanes)
+    groups = -(-tiling.blocks * tiling.tiles // tiling.group)
+    return [*packing, Call(winograd_channels, groups * shares, operands, work)]
 
 
 def by_overlap(
