@@ -22,6 +22,7 @@ from nnjit.buffers import Buffer
 from nnjit.kernels.compiler import JIT
 from nnjit.kernels.program import Program
 from nnjit.kernels.simd import lanes
+from nnjit.kernels.winograd_transforms import Form
 from nnjit.layers import Layer, Shape
 from nnjit.losses import Loss, LossSite
 from nnjit.network import Network
@@ -29,6 +30,7 @@ from nnjit.parameters import aligned_zeros
 from nnjit.passes import convolution, weight_gradients
 from nnjit.reference.network import forward
 from nnjit.tuning import algorithms
+from nnjit.tuning.algorithms import ChannelsPass, ImagePass, form_for
 
 Array = NDArray[Any]
 
@@ -175,6 +177,18 @@ def channels(taken: bool) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "choose_channels_in_lanes", choose)
+        yield
+
+
+@contextmanager
+def winograd_of_channels() -> Iterator[None]:
+    """Winograd's algorithm wherever it can serve passes through images with channels in lanes."""
+
+    def choose(kernel: Any, stride: Any, samples: int, lanes: int, direct: ImagePass, of: ChannelsPass) -> Form | None:
+        return form_for(kernel, stride) if of.outputs else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "choose_channels_form", choose)
         yield
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from battery import (
     channels,
     compiled_only,
     errors,
+    winograd_of_channels,
 )
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -31,7 +30,7 @@ from nnjit.kernels.contraction import Extent
 from nnjit.kernels.program import Program
 from nnjit.kernels.simd import lanes
 from nnjit.kernels.threads import set_threads
-from nnjit.kernels.winograd_transforms import FORMS, Form
+from nnjit.kernels.winograd_transforms import FORMS
 from nnjit.layers.activations import Relu, Sigmoid, Tanh
 from nnjit.layers.base import Layer, Shape
 from nnjit.layers.conv2d import Conv2d
@@ -39,14 +38,14 @@ from nnjit.layers.dense import Dense
 from nnjit.layers.flatten import Flatten
 from nnjit.layers.pooling import AveragePool, MaxPool
 from nnjit.network import Network
-from nnjit.passes import convolution
 from nnjit.reference.network import forward
 from nnjit.site import from_channels_call, to_channels_call
 from nnjit.steps import Prediction, Scaling
 from nnjit.tuning import algorithms, machine
-from nnjit.tuning.algorithms import ChannelsPass, ImagePass, LaneCosts, choose_channels_in_lanes, form_for
+from nnjit.tuning import winograd as tuning_winograd
+from nnjit.tuning.algorithms import LaneCosts, choose_channels_in_lanes
 from nnjit.tuning.contraction_remainder import choose_remainder_tile
-from nnjit.tuning.winograd import choose_channels_tiling
+from nnjit.tuning.winograd import choose_channels_tile, choose_channels_tiling
 
 NETWORKS: dict[str, tuple[list[Layer], Shape]] = {
     # Channels that do not fill the last vector, taps that meet the border, a long activation and its derivative.
@@ -251,18 +250,6 @@ def test_only_batches_that_do_not_fill_a_block_have_channels_in_lanes(
 SAME: dict[str, Any] = {"padding": "same"}
 
 
-@contextmanager
-def winograd_wherever_possible() -> Iterator[None]:
-    """In passes through images with channels in lanes."""
-
-    def choose(kernel: Any, stride: Any, samples: int, lanes: int, direct: ImagePass, of: ChannelsPass) -> Form | None:
-        return form_for(kernel, stride) if of.outputs else None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "choose_channels_form", choose)
-        yield
-
-
 TWO_OR_THREE = st.tuples(st.integers(1, 3), st.integers(1, 3))
 IMAGE_SIZES = st.sampled_from([1, 4, 7, 9, 14])
 
@@ -284,7 +271,7 @@ def test_winograd_equals_the_reference(
     layer = Conv2d(filters=filters, kernel=kernel, stride=stride, padding=padding)
     assume(all(axis.size > 0 for axis in layer.axes(shape)))
     layers: list[Layer] = [Conv2d(filters=shape[0], kernel=1), activation, layer, activation]
-    with winograd_wherever_possible():
+    with winograd_of_channels():
         found, formulas, called = passes(layers, shape, np.float64, samples)
     assert max(errors(found, formulas).values()) < 1e-11, errors(found, formulas)
     assert ("winograd_channels" in called) == (max(-(-k // s) for k, s in zip(kernel, stride, strict=True)) in FORMS)
@@ -296,7 +283,7 @@ def test_winograd_pools_windows_that_no_tile_cuts(kernel: int, winograd: bool) -
     stride = 1 if winograd else 3
     layer = Conv2d(filters=20, kernel=kernel, stride=stride, padding=kernel // 2)
     layers: list[Layer] = [Conv2d(filters=17, kernel=1), layer, Relu(), MaxPool(window=2)]
-    with winograd_wherever_possible(), channels(taken=True):
+    with winograd_of_channels(), channels(taken=True):
         found, formulas, _ = passes(layers, (3, 21, 26), np.float64, 3)
         bound = Network(layers, (3, 21, 26), np.dtype(np.float64), 0).bind(3)
     assert max(errors(found, formulas).values()) < 1e-11, errors(found, formulas)
@@ -308,7 +295,7 @@ def test_winograd_errs_by_some_millionths_in_single_precision_and_direct_sums_by
     found = {}
     for algorithm in ("auto", "direct"):
         layers: list[Layer] = [Conv2d(filters=32, kernel=1), Conv2d(filters=16, kernel=3, algorithm=algorithm)]
-        with winograd_wherever_possible():
+        with winograd_of_channels():
             of_network, formulas, called = passes(layers, (32, 12, 12), np.float32, 3)
         assert ("winograd_channels" in called) == (algorithm == "auto")
         found[algorithm] = errors(of_network, formulas)
@@ -326,7 +313,7 @@ def test_threads_share_tiles_and_rows_of_winograd_and_change_no_bit(
     found, shared = [], set()
     for threads in (1, 2):
         set_threads(threads)
-        with channels(taken=True), winograd_wherever_possible():
+        with channels(taken=True), winograd_of_channels():
             stack = Stack(layers, shape, np.float32, batch_size=2)
         shared |= {call.tasks for call in stack.bound.forward if call.kernel.__name__ == "winograd_channels"}
         found.append(stack.run(*stack.random(2)).bits())
@@ -344,8 +331,10 @@ def test_tilings_of_winograd_cover_all_tiles(maps: int, rows: int, sides: tuple[
     for registers in (4, 8, 32):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
-            choose = choose_channels_tiling.__wrapped__
-            tile, tiling, shares = choose(FORMS[3], Extent(samples, -(-rows // 16), *sides), vectors, maps, 1, 16)
+            patch.setattr(tuning_winograd, "choose_channels_tile", choose_channels_tile.__wrapped__)
+            tile, tiling, shares = choose_channels_tiling(
+                FORMS[3], Extent(samples, -(-rows // 16), *sides), vectors, maps, 1, 16
+            )
         assert tiling.tiles == FORMS[3].tiles(*sides) and tiling.rows % tile.columns == 0
         assert tile.rows <= tiling.group <= samples * tiling.tiles and 1 <= shares <= tiling.rows // tile.columns
         assert maps % tile.run == 0 and 16 % tile.run == 0

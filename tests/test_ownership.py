@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from battery import channels, remainders
+from battery import channels, remainders, winograd_of_channels
 from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import View
@@ -225,3 +225,20 @@ def _same_task(kernel: Any) -> Any:
         kernel(0, thread, tile, last, strip, rows, columns, taps, w, x, bias, out, epilogue, y, scratch)
 
     return contract_strips
+
+
+@pytest.mark.usefixtures("few_tiles")
+@pytest.mark.parametrize("threads", [1, 9])
+@pytest.mark.parametrize("name", ["winograd pooled", "winograd strides"])
+def test_no_entry_has_two_owners_by_winograd_with_channels_in_lanes(
+    name: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: threads)
+    layers, shape = NETWORKS[name]
+    layers = [Conv2d(filters=shape[0], kernel=1), *layers]
+    with channels(taken=True), winograd_of_channels():
+        bound = Network(layers, shape, np.dtype("float64"), 0).bind(3, input_gradient=True)
+    bound.x.write(np.random.default_rng(0).normal(size=(3, *shape)))
+    assert overlapping([*bound.forward, *bound.backward]) == []
+    tasks = [call.tasks for call in (*bound.forward, *bound.backward) if call.kernel.__name__ == "winograd_channels"]
+    assert len(tasks) == 2 and min(tasks) > (1 if threads > 1 else 0)

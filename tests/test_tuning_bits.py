@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from battery import Stack, compiled_only, remainders
+from battery import Stack, channels, compiled_only, remainders, winograd_of_channels
 from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import contract, contract_pooled
@@ -25,12 +25,14 @@ from nnjit.network import Network
 from nnjit.passes import convolution, dense, direct, weight_gradients
 from nnjit.passes.convolution import Convolution
 from nnjit.tuning import contraction_bands, machine
+from nnjit.tuning import winograd as tuning_winograd
 from nnjit.tuning.contraction import choose_tile
 from nnjit.tuning.contraction_bands import choose_band
 from nnjit.tuning.contraction_packed import choose_packed_tile
 from nnjit.tuning.contraction_strips import choose_strips_tile
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
 from nnjit.tuning.contraction_weights import choose_lanes_tile
+from nnjit.tuning.winograd import choose_channels_tile
 
 Array = NDArray[Any]
 
@@ -200,3 +202,24 @@ def test_any_number_of_tasks_gives_the_same_bits(pooled: bool) -> None:
         found.append(stack.run(*stack.random(33)).bits())
     assert numbers[:2] == [1, 7] and numbers[2] > 30
     assert found[0] == found[1] == found[2]
+
+
+@compiled_only("it is about compiled tiles")
+def test_winograd_with_channels_in_lanes_has_the_same_bits_on_every_cpu() -> None:
+    """Phases of the image forwards, of the result to the input."""
+    layers: list[Layer] = [
+        Conv2d(filters=24, kernel=1),
+        Relu(),
+        Conv2d(filters=40, kernel=6, stride=2, padding=2),
+        Tanh(),
+    ]
+    found, tiles = [], set()
+    for registers in (4, 8, 32):
+        with pytest.MonkeyPatch.context() as patch, channels(taken=True), winograd_of_channels():
+            patch.setattr(machine, "vector_registers", lambda registers=registers: registers)
+            patch.setattr(tuning_winograd, "choose_channels_tile", choose_channels_tile.__wrapped__)
+            stack = Stack(layers, (5, 17, 20), np.dtype(np.float32), batch_size=3)
+        calls = [*stack.bound.forward, *stack.bound.backward]
+        tiles |= {call.arguments[1] for call in calls if call.kernel.__name__ == "winograd_channels"}
+        found.append(stack.run(*stack.random(3)).bits())
+    assert found[0] == found[1] == found[2] and len(tiles) > 2

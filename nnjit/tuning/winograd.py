@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from math import gcd
@@ -28,9 +27,10 @@ from nnjit.tuning.cost import (
 )
 
 FAR_KERNELS = 3.0
-"""Cycles that reading a vector of transformed kernels from the third cache costs `winograd_channels`."""
-CHANNEL_TRANSFORMS = 5.0
-"""Cycles that transforming a tile costs it for each entry."""
+"""Cycles that reading a vector of transformed kernels costs a task of `winograd_channels`, mostly from the third
+cache."""
+CHANNEL_TRANSFORM = 5.0
+"""Cycles that transforming a vector of a tile costs it, for each entry."""
 
 
 def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
@@ -76,44 +76,45 @@ def choose_winograd_tile(tiling: Tiling, lanes: int) -> TileShape:
     return replace(tile, column_step=1, run=run, run_step=0, tap_step=lanes, halved=halved)
 
 
-@cache
 def choose_channels_tiling(
     form: Form, extent: Extent, maps: int, channels: int, phases: int, lanes: int
 ) -> tuple[TileShape, Tiling, int]:
-    """The tile of `winograd_channels`, how the image is cut, of `maps` vectors for its `phases` together, and how many
-    tasks share the rows of a group of tiles. Sums do not depend on it.
+    """The tile of `winograd_channels`, how the images are cut, of `maps` vectors for their `phases` together, and how
+    many tasks share the rows of a group of tiles. Sums do not depend on it.
 
-    A task costs transforming its part of the image, its share of the products, and reading as large a share of the
-    kernels, which come from afar.
+    A task costs transforming its part of the images, its share of the products, and reading as large a share of the
+    kernels.
     """
-    run = largest_divisor(gcd(channels, lanes), LONGEST_REMAINDER_RUN)
-    depth, across = channels * phases, -(-extent.columns // form.outputs)
-    tiles, threads = form.tiles(extent.lines, extent.columns), machine.get_threads()
-    number = extent.blocks * tiles
-    fitting = max(1, machine.task_bytes() // (form.entries * maps * VECTOR_BYTES))
-
-    def candidates() -> Iterator[tuple[float, TileShape, int, int]]:
-        fewest = -(-number // fitting)
-        for groups in range(fewest, min(fewest + 4 * threads, number) + 1):
-            group = -(-number // groups)
-            if -(-number // group) != groups:
-                continue
-            tile = channels_tile(extent.rows, group, depth, run)
-            panels = extent.rows // tile.columns
-            for shares in range(1, min(panels, 4 * threads) + 1):
-                rounds = -(-groups * shares // threads)
-                turns = -(-group // tile.rows) * (tile_cost(tile.columns, tile.rows) + 4.0 * tile.rows * tile.columns)
-                products = form.entries * -(-panels // shares) * (turns + FAR_KERNELS * depth * tile.columns)
-                transforms = form.entries * group * (maps + extent.rows / shares)
-                yield rounds * (products + CHANNEL_TRANSFORMS * transforms), tile, group, shares
-
-    def tile_cost(vectors: int, positions: int) -> float:
-        far = FAR_LOAD * vectors if depth * vectors * VECTOR_BYTES > NEAR_BYTES else 0.0
-        return tap_cycles(positions, vectors, far, vectors, run) * depth
-
-    def channels_tile(groups: int, positions: int, depth: int, run: int) -> TileShape:
-        turned = cheapest_tile(groups, positions, groups, tile_fits, tile_cost)
-        return TileShape(turned.columns, turned.rows, row_step=lanes, run=run, run_step=phases, tap_step=1)
-
-    _, tile, group, shares = min(candidates(), key=lambda candidate: candidate[0])
+    across, tiles = -(-extent.columns // form.outputs), form.tiles(extent.lines, extent.columns)
+    depth, number, threads = channels * phases, extent.blocks * tiles, machine.get_threads()
+    fewest = -(-number // max(1, machine.task_bytes() // (form.entries * maps * VECTOR_BYTES)))
+    choices = []
+    for wanted in range(fewest, min(fewest + machine.wanted_tasks(), number) + 1):
+        group = -(-number // wanted)
+        tile = choose_channels_tile(extent.rows, group, channels, phases, lanes)
+        groups, panels, turns = -(-number // group), extent.rows // tile.columns, -(-group // tile.rows)
+        panel = turns * _panel_cost(tile.columns, tile.rows, depth, tile.run) + FAR_KERNELS * depth * tile.columns
+        for shares in range(1, min(panels, machine.wanted_tasks()) + 1):
+            rounds = -(-groups * shares // threads)
+            transforms = CHANNEL_TRANSFORM * group * (maps + extent.rows / shares)
+            choices.append((rounds * (-(-panels // shares) * panel + transforms), tile, group, shares))
+    _, tile, group, shares = min(choices, key=lambda choice: choice[0])
     return tile, Tiling(*extent, maps, across, tiles, group), shares
+
+
+@cache
+def choose_channels_tile(rows: int, tiles: int, channels: int, phases: int, lanes: int) -> TileShape:
+    """The tile for groups of so many tiles, whose columns divide the vectors of `rows`."""
+    run = largest_divisor(gcd(channels, lanes), LONGEST_REMAINDER_RUN)
+
+    def cost(vectors: int, positions: int) -> float:
+        return _panel_cost(vectors, positions, channels * phases, run)
+
+    turned = cheapest_tile(rows, tiles, rows, tile_fits, cost)
+    return TileShape(turned.columns, turned.rows, row_step=lanes, run=run, run_step=phases, tap_step=1)
+
+
+def _panel_cost(vectors: int, positions: int, depth: int, run: int) -> float:
+    """What the products of a tile cost, for one entry."""
+    far = FAR_LOAD * vectors if depth * vectors * VECTOR_BYTES > NEAR_BYTES else 0.0
+    return tap_cycles(positions, vectors, far, vectors, run) * depth + positions * vectors * ENTRY_OVERHEAD
