@@ -7,6 +7,9 @@ matrices: as in `contract_channels`, scalars of the image's transformed tiles me
 The transformed kernels, several times as large as the weights, seldom stay near, and there are few tiles to use them
 for. So tasks share rows as well as tiles, though each of them transforms its part of the image anew: that takes less
 the more rows there are, which make the kernels large.
+
+Measured on two cores of a Zen 5 against direct sums, predictions of `benchmarks/configs/images/vgg-128.yaml` for one
+image 1.86 to 0.80 ms, a step of training 5.95 to 4.28.
 """
 
 from __future__ import annotations
