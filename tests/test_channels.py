@@ -248,16 +248,14 @@ def test_only_batches_that_do_not_fill_a_block_have_channels_in_lanes(
 
 
 SAME: dict[str, Any] = {"padding": "same"}
-
-
-TWO_OR_THREE = st.tuples(st.integers(1, 3), st.integers(1, 3))
+STRIDES = st.tuples(st.integers(1, 3), st.integers(1, 3))
 IMAGE_SIZES = st.sampled_from([1, 4, 7, 9, 14])
 
 
 @settings(max_examples=10)
 @given(
     kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
-    stride=TWO_OR_THREE,
+    stride=STRIDES,
     shape=st.tuples(st.sampled_from([1, 6, 17, 40]), IMAGE_SIZES, IMAGE_SIZES),
     filters=st.sampled_from([2, 16, 19, 50]),
     padding=st.sampled_from(["valid", "same", "full", (3, 1), (2, 8)]),
@@ -267,7 +265,7 @@ IMAGE_SIZES = st.sampled_from([1, 4, 7, 9, 14])
 def test_winograd_equals_the_reference(
     kernel: Any, stride: Any, shape: Shape, filters: int, padding: Any, activation: Layer, samples: int
 ) -> None:
-    """Between two layers whose channels are in lanes."""
+    """After a layer that leaves channels in lanes."""
     layer = Conv2d(filters=filters, kernel=kernel, stride=stride, padding=padding)
     assume(all(axis.size > 0 for axis in layer.axes(shape)))
     layers: list[Layer] = [Conv2d(filters=shape[0], kernel=1), activation, layer, activation]

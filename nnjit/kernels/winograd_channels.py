@@ -21,7 +21,7 @@ from numba.extending import register_jitable
 from nnjit.kernels.compiler import kernel
 from nnjit.kernels.simd import load
 from nnjit.kernels.tiles import tile_fma, tile_store, tile_zeros
-from nnjit.kernels.winograd import put_tile, scratch_layout, transform_inputs
+from nnjit.kernels.winograd import kernels_plane, put_tile, scratch_layout, transform_inputs
 
 
 class InLanes(NamedTuple):
@@ -46,7 +46,7 @@ def multiply_channels(
     lanes = memory.shape[1]
     scalars = memory.reshape(-1)
     depth = in_lanes.channels * phases
-    u_plane = (tiling.rows * depth) | 1
+    u_plane = kernels_plane(tiling.rows * lanes, depth, lanes)
     for p in range(form.entries):
         u_first = (phase * form.entries + p) * u_plane + row * depth
         for t_start in range(0, tiles, tile.rows):
