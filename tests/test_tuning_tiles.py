@@ -447,13 +447,22 @@ def test_with_halves_fewer_rows_stay_near(monkeypatch: pytest.MonkeyPatch) -> No
     assert [choose_lanes_tile.__wrapped__(rows, 64, 1, 1).tap_fetches > 0 for rows in (6, 12)] == [True, False]
 
 
+@pytest.mark.parametrize("rows", [5, 6, 8, 12, 24])
+def test_halves_of_amd_have_four_rows_at_most(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "vector_registers", lambda: 8)
+    monkeypatch.setattr(machine, "of_amd", lambda: True)
+    assert choose_lanes_tile.__wrapped__(rows, 1200, 5, 2).rows <= 4
+    monkeypatch.setattr(machine, "of_amd", lambda: False)
+    assert (choose_lanes_tile.__wrapped__(rows, 1200, 5, 2).rows > 4) == (rows != 8)
+
+
 def test_tasks_are_as_large_as_the_second_cache_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     tilings = []
-    for features in ({"avx512f"}, {"avx512f", "sse4a"}):
+    for features in ({"avx512f"}, {"avx512f", "sse4a"}, {"avx2", "sse4a"}):
         monkeypatch.setattr(machine, "_features", lambda features=features: features)
         tilings.append(choose_tiling(Form(4, 3), Extent(4, 32, 32, 32), 32))
-    intel, amd = (tiling.group * 36 * 32 * VECTOR_BYTES for tiling in tilings)
-    assert 500_000 < intel <= 1_200_000 and amd <= 500_000
+    intel, amd, older_amd = (tiling.group * 36 * 32 * VECTOR_BYTES for tiling in tilings)
+    assert 500_000 < intel <= 1_200_000 and 150_000 < amd <= 500_000 and older_amd <= 150_000
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1, step: int = 1) -> Tile
     161 with 5x4, 184 with 4x5; with a stride of 1 64 maps to 8 by 4x4 147 with 8x3, 211 with 5x4, 264 with 4x6. By 5x5
     one address for five taps is worth a smaller tile: with a stride of 2 from 48 maps of 24x24 to 12 4x5 at 86 % of the
     peak, 3x7 at 81, from 64 of 10x10 to 8 81 and 4x6 at 78; with one of 1 from 48 of 10x10 to 12 86 and 3x7 at 82, but
-    from 48 of 12x12 to 8 88 and 4x6 at 91.
+    from 48 of 12x12 to 8 88 and 4x6 at 91. With Zen 3 likewise halves of 6x2 take 11.7 cycles, of 5x2 12.1, but of 4x3
+    9.6, 2x5 8.2 and 3x3 8.1: 5x5 with a stride of 2 from 48 maps of 24x24 to 12 1828 us with 6x2, 1497 with 4x3; 4x4
+    from 48 of 12x12 to 24 710 and 610.
     """
     halved = machine.vector_registers() < 32
     delta = 1.0 if machine.loads() < 1.5 or machine.of_amd() else 0.2
@@ -51,7 +53,7 @@ def choose_lanes_tile(rows: int, taps: int, run: int = 1, step: int = 1) -> Tile
     def cost(r: int, c: int, share: float) -> float:
         addresses = address * c / gcd(c, run)
         if halved:
-            return max(r * c / 2, (r + c) / 1.4, 4.0) + 1.0 + addresses
+            return max(r * c / 2, (r + c) / 1.4, 4.0) + 1.0 + addresses + beyond * max(0, r - 4)
         # Six addresses are in TAP_OVERHEAD.
         return tap_cycles(r, c, delta * r + far * c + beyond * max(0, r - 4), c) - 0.9 + addresses
 
