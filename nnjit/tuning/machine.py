@@ -64,8 +64,8 @@ def task_bytes() -> int:
     500,000 (to the input the gains are as large): 3x3 from 32 maps of 32x32 to 32 182 to 228 %, from 48 of 20x20 to 48
     185 to 208, from 64 of 16x16 to 64 237 to 260; by 4x4 from 32 of 16x16 198 to 214; 3x3 from 256 of 8x8 to 256 281
     and 278. With Zen 3, over 21 layers forwards 1.05 and to the input 1.11 times as fast with 150,000 as with 500,000
-    (3x3 from 96 maps of 14x14 to 96 10.1 to 7.3 ms, from 64 of 16x16 to 64 7.3 to 6.5), with 250,000 1.03 and 1.04,
-    with 100,000 as with 150,000.
+    (3x3 from 96 maps of 14x14 to 96 10.1 to 7.3 ms, from 64 of 16x16 to 64 7.3 to 6.5), with 100,000 0.98 and 1.01
+    times as fast as with 150,000; over 17 of them with 250,000 1.03 and 1.04 times as with 500,000, with 150,000 1.08.
     """
     if not of_amd():
         return TASK_BYTES
