@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+from numba.core import compiler
 
 from nnjit import stages
 from nnjit.kernels.compiler import JIT
@@ -22,6 +24,26 @@ pytest.register_assert_rewrite("battery")
 # The same examples in every run; the first of a test may compile, so none has a deadline.
 settings.register_profile("nnjit", deadline=None, derandomize=True, database=None, max_examples=20)
 settings.load_profile("nnjit")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def untraced_compiler(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The compiler out of the sight of coverage, which would follow it line by line, but where the tests are of the
+    operations whose code nnjit generates itself."""
+    compile_function = compiler.compile_extra
+
+    def compile_untraced(*arguments: Any, **named: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return compile_function(*arguments, **named)
+        finally:
+            sys.settrace(tracer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ not in ("test_simd", "test_lane_math", "test_tiles", "test_packing"):
+            patch.setattr(compiler, "compile_extra", compile_untraced)
+        yield
 
 
 @pytest.fixture(autouse=not JIT)
