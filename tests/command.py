@@ -49,9 +49,10 @@ def environment(**extra: str) -> Mapping[str, str]:
 
 
 def process(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, to its end."""
+    """Run a command in a process of its own, to its end; one that hangs fails, one that compiles on a slow machine has
+    taken two minutes."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, env=environment(), timeout=120, **options
+        command(*arguments), capture_output=True, text=True, check=False, env=environment(), timeout=600, **options
     )
 
 
