@@ -67,6 +67,7 @@ SHAPES = [
     TileShape(2, 3, 1, 1, run=2, run_step=0, fetches=True),
     TileShape(2, 6, 1, 1, run=3, halved=True, fetches=True),
     TileShape(2, 2, 1, 2, run=2, line_fetches=3),
+    TileShape(2, 3, 1, 1, run=2, run_step=0, line_fetches=2),
     TileShape(2, 6, 1, 1, run=3, halved=True, line_fetches=2),
 ]
 

@@ -166,6 +166,26 @@ def test_the_tiles_of_all_rows_fetch_the_next_line_between_them(monkeypatch: pyt
     assert choose_tile.__wrapped__(32, 16, 60, 3, 2, 1, apart=True).line_fetches == 0
 
 
+def test_lines_of_many_maps_are_fetched_where_the_processor_follows_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by AMD's processors without AVX-512, if no other sums read the image."""
+    features: set[str] = set()
+    monkeypatch.setattr(machine, "_features", lambda: features)
+
+    def fetched(rows: int, maps: int, kernel: int, **hints: bool) -> int:
+        run, run_step = (kernel, 1) if kernel > 1 else (maps, 0)
+        sizes = (rows, 16, kernel**2 * maps, 1, run, run_step)
+        return choose_tile.__wrapped__(*sizes, line_vectors=16 * maps, halves=True, **hints).line_fetches
+
+    for cpu in ({"avx2", "sse4a"}, {"avx2"}, {"avx512f", "sse4a"}):
+        features.clear()
+        features.update(cpu)
+        few = cpu == {"avx2", "sse4a"}
+        assert (fetched(8, 32, 3, alone=True) > 0) == (fetched(32, 32, 1, alone=True) > 0) == few
+        # Phases of a gradient share the image; few maps are followed; many tiles of rows read each line again.
+        assert not any((fetched(8, 32, 3), fetched(32, 32, 1), fetched(32, 8, 1, alone=True)))
+        assert not fetched(64, 32, 1, alone=True)
+
+
 def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """As tiles of forward passes show that choose by it."""
     monkeypatch.setattr(machine, "vector_registers", lambda: 32)
@@ -181,6 +201,22 @@ def test_a_layer_tells_what_its_lines_share(monkeypatch: pytest.MonkeyPatch) -> 
     assert tile(2, 2).line_fetches > 0 and tile(3, 3).line_fetches > 0
     assert tile(3, 2).line_fetches > tile(3, 1).line_fetches == 0
     assert tile(2, 2).rows >= 8 and tile(1, 1).fetches and not tile(2, 2, 3).fetches
+
+
+def test_a_layer_tells_whether_its_sums_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    def choose(*sizes: Any, alone: bool, **hints: Any) -> TileShape:
+        told.append(alone)
+        return choose_tile.__wrapped__(*sizes, alone=alone, **hints)
+
+    monkeypatch.setattr(direct, "choose_tile", choose)
+    for stride in (1, 2):
+        layers = [Conv2d(filters=16, kernel=(3, 3), stride=(on, on), algorithm="direct") for on in (1, stride)]
+        Network(list(layers), (16, 16, 16), np.dtype(np.float32), 0).bind(16)
+        # Both forwards, and the gradient to the input of the second, of which all phases read the same.
+        assert sorted(told) == [False] * (4 if stride == 2 else 0) + [True] * (2 if stride == 2 else 3)
+        told.clear()
 
 
 @given(taps=st.lists(st.integers(0, 200), max_size=30, unique=True), step=st.integers(1, 4), columns=st.integers(1, 30))

@@ -62,7 +62,7 @@ class TileShape:
     """Whether vectors that the next columns read are brought into the first cache; needs a column_step. See
     `nnjit/tuning/contraction.py`."""
     line_fetches: int = 0
-    """How many vectors of the next line a run brings into the second cache."""
+    """How many vectors of the next line a run brings into the second cache, of each of its taps if run_step is 0."""
     task_fetches: int = 0
     """Likewise, of what is copied next: for the next task of `contract_packed`, into the next panel of
     `contract_transposed`; or of the weights, in `contract_remainder`."""
@@ -246,8 +246,9 @@ def _tile_fma(typing_context, shape, tile, w, w_first, x, x_first, x_step, x_run
         # and each vector is used up.
         known = cache(lambda offset: vector(context.get_constant(types.intp, offset)))
         shifted = column_step == run_step == 1
-        for k in range(shape.value.line_fetches):
+        for v, k in product(range(1 if run_step else run), range(shape.value.line_fetches)):
             step = builder.add(next_line, context.get_constant(types.intp, k * shape.value.units))
+            step = builder.add(step, builder.mul(x_run_stride, context.get_constant(types.intp, v)))
             pointer = builder.gep(x_pointer, [vector_step(context, builder, tile.vector, step, 1)])
             fetch(builder, pointer, locality=2)
         if shape.value.fetches:

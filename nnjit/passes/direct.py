@@ -45,7 +45,7 @@ def direct_sums(
     contracted, for all sums over so many blocks `together` before the next ones (0: all). What is `cleared` gets zeros
     first, of the same blocks."""
     blocks, rows = sums[0].ends.extent.blocks, sums[0].ends.extent.rows
-    orders, contractions = zip(*(_contraction(site, part, x) for part in sums), strict=True)
+    orders, contractions = zip(*(_contraction(site, part, x, len(sums)) for part in sums), strict=True)
     calls, packed = packed_rows(site, filters, orders, rows)
     together = together or blocks
     for first in range(0, blocks, together):
@@ -58,8 +58,8 @@ def direct_sums(
     return calls
 
 
-def _contraction(site: Site, sums: Sums, x: View) -> tuple[Order, Contraction]:
-    """How those sums are computed, and the order of the weights for it."""
+def _contraction(site: Site, sums: Sums, x: View, alike: int) -> tuple[Order, Contraction]:
+    """How those sums are computed, one of `alike` that read the same image, and the order of the weights for it."""
     passed, ends, _ = sums
     if sums.map_taps is not None:
         return _by_bands(site, sums.map_taps, ends)
@@ -81,6 +81,7 @@ def _contraction(site: Site, sums: Sums, x: View) -> tuple[Order, Contraction]:
         line_vectors=_line_vectors(passed.x, x.column, extent.columns),
         apart=passed.apart,
         strides=passed.strides,
+        alone=alike == len(ends.phases.weights) == 1,
     )
     tile = replace(tile, result_fetches=ends.winners is None)
     if tile.halved:
