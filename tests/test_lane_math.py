@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from nnjit.kernels import lane_math
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import driver
 from nnjit.kernels.simd import lanes, load, store
 
 Array = NDArray[Any]
@@ -27,7 +27,7 @@ NAMES = ("exp", "sigmoid", "tanh", "log1p", "log_positive")
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-@kernel
+@driver
 def evaluate(x, out):
     """out[f, k, :] = function f of x[k, :], in the order of NAMES; x (vectors, L)  out (5, vectors, L)"""
     for k in range(x.shape[0]):

@@ -11,7 +11,7 @@ from battery import compiled_only
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import driver
 from nnjit.kernels.simd import (
     absolute,
     exponent,
@@ -60,7 +60,7 @@ OPERATIONS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-@kernel
+@driver
 def operate(x, y, out):
     a = load(x, 0)
     b = load(y, 0)
@@ -114,7 +114,7 @@ def test_lanes_fill_64_bytes() -> None:
     assert (lanes(np.float32), lanes(np.float64)) == (16, 8)
 
 
-@kernel
+@driver
 def move(x, image, flat, out, out_image, out_flat):
     store(out, 2, load(x, 1))
     store(out_image, (0, 1, 2), load(image, (1, 2, 0)))
@@ -137,7 +137,7 @@ def test_load_and_store_take_rows_indices_and_positions(dtype: Any) -> None:
 load_three = run_loader(3)
 
 
-@kernel
+@driver
 def move_runs(x, flat, out, gathered):
     store_run(out, 1, 2, load_three(x, 5, -2))
     store(gathered, 0, load_apart(flat, 2, 3, 1000))
@@ -155,7 +155,7 @@ def test_runs_and_vectors_of_scalars_apart_take_steps(dtype: Any) -> None:
     assert_array_equal(gathered, [2 + 3 * np.arange(L), [2, 5, 8, *[11] * (L - 3)]])
 
 
-@kernel
+@driver
 def multiply_add(x, y, z, out):
     store(out, 0, fma(load(x, 0), load(y, 0), load(z, 0)))
 
@@ -173,7 +173,7 @@ def test_fma_rounds_once(dtype: Any) -> None:
     assert_array_equal(x * x + z, np.zeros_like(x))
 
 
-@kernel
+@driver
 def shift_exponent(x, n, scaled, found):
     for k in range(x.shape[0]):
         store(scaled, k, scale_by_power(load(x, k), load(n, k)))
@@ -216,7 +216,7 @@ def test_exponent_of_normal_numbers(dtype: Any) -> None:
     assert_array_equal(found, np.frexp(x)[1] - 1)
 
 
-@kernel
+@driver
 def through_bytes(x, stored, out):
     value = load(x, 0)
     store_integers(stored, 1, value)

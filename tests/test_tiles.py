@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from nnjit.kernels.activations import Epilogue
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import driver
 from nnjit.kernels.contraction import Extent, View, Weights, contract, first_rows
 from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_tasks, strip_vectors
 from nnjit.kernels.contraction_strips_weights import contract_strips_weights, strip_weights_vectors
@@ -72,7 +72,7 @@ SHAPES = [
 ]
 
 
-@kernel
+@driver
 def run_tile(task, tile, start, w, x, out):
     """One tile from its start to its end; see the test for what comes out."""
     total = tile_rows(tile, start, 1)
@@ -80,7 +80,7 @@ def run_tile(task, tile, start, w, x, out):
     tile_store(total, out, 1, 5, 1, 0)
 
 
-@kernel
+@driver
 def run_tile_of_vectors(task, tile, x, taps, sums, row_sums):
     """Likewise for sums over lanes."""
     total = tile_zeros(tile, x)
@@ -95,7 +95,7 @@ def run_tile_of_vectors(task, tile, x, taps, sums, row_sums):
     tile_add_sums(no_rows, sums, 2)
 
 
-@kernel
+@driver
 def run_tile_of_samples(task, tile, x, taps, d, out, sums):
     """Likewise for sums over samples, whose scalars lie side by side."""
     total = tile_fma_samples(tile, tile_zeros(tile, d), x, 3, taps, 1, d, 2, 1)
@@ -158,7 +158,7 @@ def test_operations_follow_their_formulas(tile: TileShape, dtype: Any) -> None:
     assert_allclose(row_sums, expected_row_sums, rtol=10 * tolerance, atol=10 * tolerance)
 
 
-@kernel
+@driver
 def add_lanes(task, tile, x, sums):
     tile_add_sums(tile_load(tile, x, 0), sums, 0)
 

@@ -11,33 +11,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
 from nnjit.kernels import lane_math
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.constants import constant
 from nnjit.kernels.simd import full, load, store, where
 
 
-@register_jitable
+@subroutine
 def relu(v):
     """max(v, 0); NaN stays NaN."""
     return where(v < 0.0, full(v, 0.0), v)
 
 
-@register_jitable
+@subroutine
 def relu_backward(d, y):
     """d where y > 0, else 0."""
     return where(y > 0.0, d, full(d, 0.0))
 
 
-@register_jitable
+@subroutine
 def sigmoid_backward(d, y):
     """d * y * (1 - y)."""
     return d * (y * (1.0 - y))
 
 
-@register_jitable
+@subroutine
 def tanh_backward(d, y):
     """d * (1 - y**2)."""
     return d * (1.0 - y * y)

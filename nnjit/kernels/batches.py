@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.simd import VECTOR_BYTES, full, load, load_apart, load_numbers, store
 from nnjit.kernels.tiles import tile_store
 from nnjit.kernels.transposition import (
@@ -17,7 +15,7 @@ from nnjit.kernels.transposition import (
 )
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def _scaling(shift, factor, entry):
     """The vectors by which the L entries of a sample from `entry` on are shifted and multiplied."""
     if shift.shape[0] == 1:

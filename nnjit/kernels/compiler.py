@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import llvmlite
 import numba
 from numba import njit
 from numba.core.caching import FunctionCache
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.runtime.nrt import rtsys
+from numba.extending import register_jitable
 
 settings: Any = numba.config
 JIT = not settings.DISABLE_JIT
@@ -40,14 +43,60 @@ class KernelCache(FunctionCache):
             return self._load_overload(sig, target_context)
 
 
+SKIPPED_STEPS = {
+    "WithLifting",
+    "InlineClosureLikes",
+    "RewriteDynamicRaises",
+    "MakeFunctionToJitFunction",
+    "InlineInlinables",
+    "FindLiterallyCalls",
+    "LiteralUnroll",
+    "LiteralPropagationSubPipelinePass",
+    "NopythonRewrites",
+    "NoPythonSupportedFeatureValidation",
+    "AnnotateTypes",
+    "DumpParforDiagnostics",
+}
+"""Steps of Numba's compiler for what kernels do not hold: `with`, closures, exceptions, sums of whole arrays, loops
+over tuples of several types, parallel loops."""
+
+
+class KernelCompiler(CompilerBase):
+    """Numba's compiler without the steps that no kernel has a use for."""
+
+    def define_pipelines(self) -> list[Any]:
+        """The steps for the function at hand, in one pipeline."""
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state, "kernel")
+        pipeline.passes = [entry for entry in pipeline.passes if entry[0].__name__ not in SKIPPED_STEPS]
+        pipeline.finalize()
+        return [pipeline]
+
+
+_LEAN: Any = {"no_cfunc_wrapper": True, "pipeline_class": KernelCompiler}
+_OPTIONS: Any = {"error_model": "numpy", "_nrt": False, **_LEAN}
+"""No fastmath (results must not depend on the CPU), no exceptions, and no memory but what the arguments hold. So nobody
+counts who holds an array, for which Numba would add code wherever one is passed on, and remove it again. That, the
+skipped steps and entry points for C and Python made the kernels of a small network of convolutions take 44 s of the
+processor's time to compile, not 28."""
+_UNSEEN: Any = {"no_cpython_wrapper": True}
+"""For what Python never calls itself."""
+
+
+def subroutine(function: Any = None, **options: Any) -> Any:
+    """Have a function, which Python runs as it is, compiled into the kernels that call it."""
+    if function is None:
+        return partial(subroutine, **options)
+    return register_jitable(**_LEAN, **options)(function)
+
+
 def kernel(function: Any) -> Any:
-    """Compile a kernel: cached, no fastmath (results must not depend on the CPU), no exceptions."""
-    return _cached(njit(error_model="numpy")(function))
+    """Compile a kernel, which a program runs (`nnjit/kernels/program.py`)."""
+    return _cached(njit(**_OPTIONS, **_UNSEEN)(function))
 
 
 def driver(function: Any) -> Any:
-    """Compile what runs kernels: likewise, and without holding the interpreter's lock."""
-    return _cached(njit(error_model="numpy", nogil=True)(function))
+    """Compile what runs kernels and is called from Python, without holding the interpreter's lock."""
+    return _cached(njit(nogil=True, **_OPTIONS)(function))
 
 
 def _cached(dispatcher: Any) -> Any:
@@ -110,7 +159,7 @@ def compiled(dispatcher: Any, kinds: tuple[Any, ...]) -> Any:
         with sole_writer(dispatcher.py_func):
             dispatcher.compile(kinds)
     if kinds not in dispatcher.overloads:
-        dispatcher = njit(error_model="numpy")(dispatcher.py_func)
+        dispatcher = njit(**_OPTIONS, **_UNSEEN)(dispatcher.py_func)
         dispatcher.compile(kinds)
     return dispatcher.overloads[kinds]
 

@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from nnjit.kernels.activations import finish
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.maxima import best_of_four
 from nnjit.kernels.simd import entry, load, store, store_integers
 from nnjit.kernels.tiles import (
@@ -79,7 +78,7 @@ def grid(*ranges: Iterable[int]) -> list[NDArray[np.int64]]:
     return [grid.reshape(-1) for grid in grids]
 
 
-@register_jitable
+@subroutine
 def finish_rows(epilogue, rows, columns, out, first, y, y_first):
     """Pass `epilogue` over the sums that `columns` columns of `rows` rows hold, from out[first] and y[y_first] on."""
     for r in range(rows):
@@ -89,7 +88,7 @@ def finish_rows(epilogue, rows, columns, out, first, y, y_first):
             store(out.vectors, at, value)
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def fetch_result_row(tile, out, out_first, epilogue, y, y_first, row):
     """Fetch what row `row` of a tile is stored to, the first row to out[out_first] and on, and what it is finished with
     from y[y_first] on."""
@@ -98,13 +97,13 @@ def fetch_result_row(tile, out, out_first, epilogue, y, y_first, row):
         tile_fetch_row(tile, y.vectors, y_first + row * y.row, y.column)
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def view_from(view, start):
     """The same view, but for where it starts."""
     return View(view.vectors, start, view.block, view.row, view.line, view.column)
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def contract_tile(tile, number, column, w, w_first, x, x_taps, ahead, bias, row, shared, line, out, epilogue, y):
     """Tile `number` of a line, from `column` on (of columns of the tile, which may be halves): the sums of its rows,
     the first of which is `row`. x, out and y start with the line; the first `shared` rows are not stored."""
@@ -127,7 +126,7 @@ def contract_tile(tile, number, column, w, w_first, x, x_taps, ahead, bias, row,
     tile_store(total, out.vectors, out_column, out.row * units, out.column, shared)
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def contract_line(tile, last, extent, w, x, x_taps, bias, out, epilogue, y, block, line, row_tile, alone):
     """A tile of rows of a line, the first of which out and y start with. Among those of all phases it is number
     `row_tile`, among those of its own number `alone`.

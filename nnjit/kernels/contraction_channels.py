@@ -12,10 +12,8 @@ Measured on two cores, a step of training with one image of 128x128, 3x3 kernels
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
 from nnjit.kernels.activations import finish
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.contraction import Extent, finish_rows, view_from
 from nnjit.kernels.maxima import best_of_four
 from nnjit.kernels.simd import entry, load, prefetch, store, store_integers
@@ -31,7 +29,7 @@ def channels_vectors(tile: TileShape, extent: Extent, lines: int) -> int:
     return (tile.rows + lines * extent.columns) * tile.columns
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def _sum_positions(tile, number, line, w, w_first, scalars, x_at, x_taps, near, out, to, steps, epilogue, y, y_at):
     """out[to + p * steps[0] + c * steps[1]] = the sums of vector c of the rows for the positions p of tile `number` of
     a line, the first of which reads from scalars[x_at] on; near holds their biases."""
@@ -47,7 +45,7 @@ def _sum_positions(tile, number, line, w, w_first, scalars, x_at, x_taps, near, 
     tile_store(total, out, to, steps[0], steps[1], 0)
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def _sum_line(
     tile, last, columns, line, w, w_first, scalars, x_at, x_column, x_taps, near, out, to, steps, epilogue, y
 ):

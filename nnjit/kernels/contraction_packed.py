@@ -10,9 +10,7 @@ side by side, and all its rows find it there.
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.contraction import Extent, fetch_result_row, finish_rows
 from nnjit.kernels.simd import entry, load, prefetch, store
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_rows, tile_store
@@ -28,14 +26,14 @@ def packed_tasks(tile: TileShape, extent: Extent, tiles: int, shares: int) -> in
     return extent.blocks * extent.lines * -(-extent.columns // (tile.columns * tiles)) * shares
 
 
-@register_jitable
+@subroutine
 def first_copied(task, parts, width, extent, x):
     """Where the first column lies in x that a task copies, if each of the `parts` of a line has `width`."""
     line = task // parts
     return x.start + line // extent.lines * x.block + line % extent.lines * x.line + task % parts * width * x.column
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def packed_tile(tile, w, w_first, near, near_at, taps, bias, row, shared, out, out_at, epilogue, y, y_at, ahead):
     """A tile's sums of what was copied to near[near_at] and on, stored from out[out_at] on but for the first `shared`
     rows; meanwhile, some of what the next task copies is brought near.

@@ -12,10 +12,8 @@ A step of LeNet-5 with 17 samples took 44 us a sample on one core, with this and
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
 from nnjit.kernels.activations import finish
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.contraction import Extent
 from nnjit.kernels.maxima import best_of_four
 from nnjit.kernels.simd import entry, load, prefetch, store, store_integers
@@ -33,7 +31,7 @@ FETCHED_AHEAD = 256
 """How far ahead in the weights those lie that are fetched, in vectors."""
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def _sum_positions(tile, number, line, w, w_first, scalars, x_at, x_taps, near, biases, to):
     """near[to + p * tile.columns + c] = the sums of vector c of the rows for the positions p of tile `number` of a
     line, the first of which reads from scalars[x_at] on."""
@@ -135,7 +133,7 @@ def contract_remainder(
             store(out.vectors, out_first + r * out.row + j * out.column, value)
 
 
-@register_jitable
+@subroutine
 def _pool_near(tile, near, columns, of_sample):
     """In the place of each sample's two lines of sums, the largest of each of `columns` 2x2 windows, and in that of the
     lower line which of the four it was."""

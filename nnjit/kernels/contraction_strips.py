@@ -14,9 +14,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.extending import register_jitable
-
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.contraction import fetch_result_row, finish_rows
 from nnjit.kernels.simd import entry
 from nnjit.kernels.tiles import TileShape, tile_finish, tile_fma, tile_load, tile_rows, tile_store
@@ -74,7 +72,7 @@ def strip_vectors(tile: TileShape, strip: Strip, columns: int) -> int:
     return strip.rows * tile.rows * strip_columns(tile, strip, columns)
 
 
-@register_jitable
+@subroutine
 def area_of(task, tile, strip, rows, columns):
     """The Area of a task."""
     row_tiles = (rows + tile.rows - 1) // tile.rows
@@ -87,7 +85,7 @@ def area_of(task, tile, strip, rows, columns):
     return Area(first_tile, min(first_tile + strip.rows, row_tiles), first_column, min(last_column, columns))
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def add_piece(tile, area, rows, w, piece, x, x_at, x_row, x_column, memory, kept, bias, out, out_at, epilogue, y, y_at):
     """Add a piece of the taps to the sums of a tile of columns, for all rows of an area; finish and store them after
     the last one.

@@ -10,9 +10,7 @@ from 50 to 1,000 took 1.23 ms instead of 0.32, on two cores.
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.contraction_strips import Strip, add_piece, area_of, strip_columns, strip_vectors
 from nnjit.kernels.simd import full, load, store
 from nnjit.kernels.tiles import TileShape, tile_store, tile_sum
@@ -56,7 +54,7 @@ def contract_strips_weights(
                 add_piece(tile, area, rows, w, piece, memory, at, tile.columns, 1, *ends)
 
 
-@register_jitable
+@subroutine
 def _fill_panel(tile, d, piece, first_group, panel, first, db, summed):
     """panel[first + n * columns + c] = the L features of group first_group + c of the piece's sample n
 

@@ -12,10 +12,9 @@ that is transposed; d stands for it. Measured on one core over the 16 layers tha
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.contraction import first_rows
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors
 from nnjit.kernels.simd import entry, full, load, prefetch_near, store
@@ -148,7 +147,7 @@ def contract_transposed(
                 tile_add_sums(of_taps, tap_sums, first)
 
 
-@register_jitable
+@subroutine
 def _fill_panel(tile, extent, d, first_row, starts, start, stop, panel, row_sums, first_sum, summed):
     """panel[position, sample, c, :] = d's maps from first_row + c * L on, at some lines' positions.
 

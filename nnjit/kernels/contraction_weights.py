@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba.extending import register_jitable
-
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
 from nnjit.kernels.simd import entry, prefetch, prefetch_near
 from nnjit.kernels.tiles import tile_add, tile_zeros
@@ -107,13 +105,13 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
                 tile_add_sums(total, bias_sums, bias)
 
 
-@register_jitable
+@subroutine
 def _tile_number(tile, turn, row_tiles, tap_tiles):
     """Which tile has its turn, counted row by row of tiles."""
     return turn % row_tiles * tap_tiles + turn // row_tiles if tile.tap_fetches else turn
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def _add_products(tile, columns, d, x, row, starts, first_line, last_line, x_taps, tap, ahead, sums, at):
     """sums[at + entry of the tile] += its sums over lanes and some lines. Called as a function it takes 4 to 6 % more
     with AVX2."""
@@ -124,7 +122,7 @@ def _add_products(tile, columns, d, x, row, starts, first_line, last_line, x_tap
     tile_add_sums(total, sums, at)
 
 
-@register_jitable
+@subroutine
 def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_taps, tap, ahead):
     """The sums of a tile of `contract_lanes` over some lines.
 
@@ -151,7 +149,7 @@ def _products(tile, half, columns, d, x, row, starts, first_line, last_line, x_t
     return total
 
 
-@register_jitable
+@subroutine
 def line_sums(tile, half, columns, d, row, starts, side, first_line, last_line):
     """The sums over some lines of as many rows of d as the tile has; line l of d starts at starts[2 * l + side], its
     columns side by side.

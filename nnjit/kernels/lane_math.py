@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
-from nnjit.kernels.compiler import JIT
+from nnjit.kernels.compiler import JIT, subroutine
 from nnjit.kernels.simd import VectorType, absolute, exponent, fma, full, round_to_even, scale_by_power, where
 
 LOG2_E = 1.0 / math.log(2.0)
@@ -65,7 +65,7 @@ log1p_terms = per_dtype(LOG1P_TERMS)
 exp_range = per_dtype(EXP_RANGE)
 
 
-@register_jitable
+@subroutine
 def polynomial(x, terms):
     """terms[0] * x**(n-1) + ... + terms[n-1], by Horner's rule."""
     total = full(x, terms[0])
@@ -74,7 +74,7 @@ def polynomial(x, terms):
     return total
 
 
-@register_jitable
+@subroutine
 def _reduce_exp(x):
     """(n, r) with x = n * log(2) + r, n whole and |r| <= log(2) / 2; x is clamped to where exp is 0 or infinite."""
     low, high = exp_range(x)
@@ -85,7 +85,7 @@ def _reduce_exp(x):
     return n, fma(n, full(x, -log_2_low(x)), r)
 
 
-@register_jitable
+@subroutine
 def exp(x):
     """exp(x); NaN where x is NaN."""
     n, r = _reduce_exp(x)
@@ -93,13 +93,13 @@ def exp(x):
     return scale_by_power(tail + 1.0, n)
 
 
-@register_jitable
+@subroutine
 def sigmoid(x):
     """1 / (1 + exp(-x))."""
     return 1.0 / (1.0 + exp(0.0 - x))
 
 
-@register_jitable
+@subroutine
 def tanh(x):
     """tanh(x) = -m / (m + 2) with m = exp(-2|x|) - 1, which loses no digits near 0, and the sign of x."""
     n, r = _reduce_exp(absolute(x) * -2.0)
@@ -110,7 +110,7 @@ def tanh(x):
     return where(x < 0.0, 0.0 - size, size)
 
 
-@register_jitable
+@subroutine
 def log1p(x):
     """log(1 + x) for 0 <= x <= 1."""
     s = x / (x + 2.0)
@@ -118,7 +118,7 @@ def log1p(x):
     return 2.0 * fma(polynomial(square, log1p_terms(x)) * square, s, s)
 
 
-@register_jitable
+@subroutine
 def log_positive(x):
     """log(x) for a normal x of at least 1, as a sum of exponentials is that contains exp(0)."""
     n = exponent(x)

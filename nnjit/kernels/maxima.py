@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
+from nnjit.kernels.compiler import subroutine
 from nnjit.kernels.simd import full, load, where
 
 
-@register_jitable
+@subroutine
 def larger(value, position, best, winner):
     """The larger of best and value and the position that it has; NaN if there is one."""
     better = value > best
@@ -15,7 +14,7 @@ def larger(value, position, best, winner):
     return where(value == value, best, value), where(better, full(best, position), winner)
 
 
-@register_jitable
+@subroutine
 def best_of_four(x, at, line, column):
     """The largest of x[at], x[at + column], and both a line further, and its place among them, 0 to 3."""
     best = load(x, at)

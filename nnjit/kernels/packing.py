@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.simd import VECTOR_BYTES, load, load_apart, store_first
 from nnjit.kernels.transposition import tile_of_rows, tile_store_lanes
 
@@ -120,7 +119,7 @@ def pack_rows(task, shares, rows, of_tile, whole, w, row_step, spans, out):
         _pack_tap(w, start + spans.apart[k, 0], row_step, last, out, to, of_tile, lanes)
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def _pack_tap(w, at, row_step, last, out, to, of_tile, lanes):
     """out[to + r] = w[at + r * row_step], that of row `last` from there on."""
     for r in range(0, of_tile, lanes):

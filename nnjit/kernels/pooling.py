@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba.extending import register_jitable
-
 from nnjit.kernels.activations import finish
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.maxima import best_of_four, larger
 from nnjit.kernels.simd import full, load, load_numbers, prefetch_to_write, store, store_integers, where
 
@@ -26,7 +24,7 @@ class Window(NamedTuple):
     left: int
 
 
-@register_jitable
+@subroutine
 def _pairs(extent, window):
     """Whether all windows are 2x2, side by side and inside: the common case, which goes without loops over a window."""
     size = window.kernel_height == 2 and window.kernel_width == 2

@@ -15,10 +15,10 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, lower_builtin, models, register_jitable, register_model, type_callable
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 from numba.np.arrayobj import make_array
 
-from nnjit.kernels.compiler import JIT
+from nnjit.kernels.compiler import JIT, subroutine
 
 VECTOR_BYTES = 64
 
@@ -548,4 +548,4 @@ if JIT:
     _define_operator(operator.lt, _mask_of, lambda builder, a, b: builder.fcmp_ordered("<", a, b))
     _define_operator(operator.eq, _mask_of, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
 
-    maximum = register_jitable(maximum)
+    maximum = subroutine(maximum)

@@ -9,9 +9,7 @@ tile that would pass the last tap starts earlier and has some taps again.
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.simd import VECTOR_BYTES, full, load, load_numbers, store, store_first
 from nnjit.kernels.tiles import tile_store
 from nnjit.kernels.transposition import tile_of_rows
@@ -41,7 +39,7 @@ def add_tile_parts(task, tile, rows, taps, parts, dw):
                 _add_numbers(like, parts, at + lanes, dw, to + lanes, width - lanes)
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def _add_numbers(like, parts, at, dw, to, count):
     """dw[to + k] = sum over p of parts[p, at + k] for k < count, which is at most L."""
     total = load_numbers(like, parts, (0, at))
@@ -81,7 +79,7 @@ def add_transposed_parts(task, thread, tile, rows, taps, share, along, parts, dw
         write_rows(tile, rows, panel, group, rows - lanes, first_tile, last_tile, sums, space, 0, dw, taps, False)
 
 
-@register_jitable
+@subroutine
 def write_rows(tile, rows, panel, group, last_row, first_tile, last_tile, sums, space, at, dw, taps, adds):
     """dw[r * taps + k] = the sums of tiles of taps from `first_tile` to before `last_tile`, which lie one after the
     other from sums[0] on, or added to it, if it `adds`.
@@ -113,7 +111,7 @@ def write_rows(tile, rows, panel, group, last_row, first_tile, last_tile, sums, 
                     store(dw, to, value + load(dw, to) if adds else value)
 
 
-@register_jitable
+@subroutine
 def _write_lines(tile, rows, panel, group, first_tile, last_tile, sums, dw, taps):
     """dw[k * rows + r] = the sums as `write_rows` has them."""
     lanes = sums.shape[1]
@@ -128,7 +126,7 @@ def _write_lines(tile, rows, panel, group, first_tile, last_tile, sums, dw, taps
                     dw[k * rows + row + r] = sums[number, r]
 
 
-@register_jitable
+@subroutine
 def _close_up(tile, first_tile, last_tile, sums, taps):
     """Have the sums of all taps follow each other, where the last tile has some again; returns the first one's tap."""
     first = min(first_tile * tile.rows, taps - tile.rows)

@@ -24,10 +24,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba.extending import register_jitable
-
 from nnjit.kernels.activations import finish
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.maxima import best_of_four
 from nnjit.kernels.simd import full, load, load_apart, prefetch, prefetch_to_write, store, store_integers, store_run
 from nnjit.kernels.tiles import tile_fma, tile_store, tile_zeros
@@ -56,7 +54,7 @@ class Tiling(NamedTuple):
         return -(-self.tiles // self.group)
 
 
-@register_jitable
+@subroutine
 def prefetch_window(x, first, lines, columns):
     """Have `columns` columns of `lines` lines from x[first] on brought near: what a tile reads for the next map, too
     far away for the CPU to foresee. (A step of vgg-small took 58 instead of 64 ms on one core when the next map's input
@@ -66,19 +64,19 @@ def prefetch_window(x, first, lines, columns):
             prefetch(x.vectors, first + a * x.line + j * x.column)
 
 
-@register_jitable
+@subroutine
 def tile_corner(form, tiling, x, t):
     """Where tile t starts in a plane of x."""
     return form.outputs * (t // tiling.across * x.line + t % tiling.across * x.column)
 
 
-@register_jitable
+@subroutine
 def map_corner(x, starts, k):
     """How far map k of x, a phase of one of its rows, starts from the first one."""
     return k // len(starts) * x.row + starts[k % len(starts)]
 
 
-@register_jitable
+@subroutine
 def transform_inputs(form, tiling, first_map, last_map, x, starts, first, first_tile, tiles, memory, plane, corner):
     """memory[p * plane + k * tiling.group + t] = entry p of Bt d B of map k and tile first_tile + t, for `tiles` tiles
     and the maps from first_map to last_map - 1, with x[first] the corner of map 0.
@@ -101,13 +99,13 @@ def transform_inputs(form, tiling, first_map, last_map, x, starts, first, first_
                 store_run(memory, k * tiling.group + t + b * plane, size * plane, values)
 
 
-@register_jitable
+@subroutine
 def kernels_plane(rows, maps, lanes):
     """How far entries of a transformed kernel lie apart, in vectors, where there are rows x maps of them."""
     return (rows + lanes - 1) // lanes * maps | 1
 
 
-@register_jitable
+@subroutine
 def scratch_layout(form, tiling, rows):
     """How far entries of a transformed input lie apart in a thread's scratch memory, where the products of `rows` rows
     start behind it, how far their entries lie apart, and where there is room for a tile behind those."""
@@ -159,7 +157,7 @@ def winograd_kernels(task, thread, form, extent, w, row_step, map_step, taps, u,
         store_run(u, at + size * a * plane, plane, transform_kernel(form, memory, size * a, 1))
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def multiply_entries(form, tile, tiling, u, phase, row, tiles, memory, plane, products, product_plane):
     """memory[products + p * product_plane + r * tiling.group + t] = sum over k of entry p of kernel (row + r, k) *
     memory[p * plane + k * tiling.group + t], for `tiles` tiles and the tile.rows rows from `row` on, which divide L; u
@@ -179,7 +177,7 @@ def multiply_entries(form, tile, tiling, u, phase, row, tiles, memory, plane, pr
             tile_store(total, memory, (products + p * product_plane) * tile.units + t, step, 1, 0)
 
 
-@register_jitable
+@subroutine
 def pool_tile(form, tiling, memory, corner, lines, columns, out, out_first, winners, number):
     """The largest entries of the 2x2 windows of the tile of lines x columns that stands in memory[corner], transposed:
     to out from out_first on, and to winners from `number` which of the four each is."""
@@ -190,7 +188,7 @@ def pool_tile(form, tiling, memory, corner, lines, columns, out, out_first, winn
             store_integers(winners, number + i * (tiling.columns // 2) + j, winner)
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def put_tile(
     form, tiling, memory, first, plane, corner, offset, block, row, number, phases, phase, out, out_map, epilogue, y,
     y_map, winners,

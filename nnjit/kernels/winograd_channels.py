@@ -16,9 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba.extending import register_jitable
-
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.simd import load
 from nnjit.kernels.tiles import tile_fma, tile_store, tile_zeros
 from nnjit.kernels.winograd import kernels_plane, put_tile, scratch_layout, transform_inputs
@@ -33,7 +31,7 @@ class InLanes(NamedTuple):
     """Tasks that share the rows of each group of tiles."""
 
 
-@register_jitable(forceinline=True)
+@subroutine(forceinline=True)
 def multiply_channels(
     form, tile, tiling, in_lanes, phases, u, phase, row, tiles, memory, plane, products, product_plane
 ):
@@ -61,7 +59,7 @@ def multiply_channels(
             tile_store(total, memory, products + p * product_plane + t, 1, tiling.group, 0)
 
 
-@register_jitable
+@subroutine
 def transform_images(form, tiling, x, starts, first, last, memory, plane, corner):
     """What `transform_inputs` does for tiles first .. last - 1 of all images, one image's after the other's."""
     number = first

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba.extending import register_jitable
-
 from nnjit.kernels.activations import finish
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.simd import full, load, store, store_run
 from nnjit.kernels.tiles import TileShape
 from nnjit.kernels.winograd import Tiling, multiply_entries, scratch_layout, scratch_vectors, tile_corner
@@ -31,7 +29,7 @@ class Cutout(NamedTuple):
     columns: int
 
 
-@register_jitable
+@subroutine
 def sums_size(form, tiling):
     """Lines and columns of the plane that the tiles of one row add up to."""
     overlap = form.taps - 1
@@ -44,7 +42,7 @@ def overlap_scratch_vectors(form: Form, tiling: Tiling, tile: TileShape) -> int:
     return scratch_vectors(form, tiling, tile.rows) + int(height * width)
 
 
-@register_jitable
+@subroutine
 def _transform_outputs(form, tiling, d, first, memory, plane, corner):
     """memory[p * plane + k * tiling.group + t] = entry p of E d Et of map k and tile t, with d[first] the corner of map
     0; `corner` is where a tile may be kept in memory meanwhile."""

@@ -21,8 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
+from nnjit.kernels.compiler import subroutine
 from nnjit.kernels.constants import constant
 from nnjit.kernels.simd import run_loader
 
@@ -57,7 +58,7 @@ class Form:
 # Six points: 0, 1, -1, 2, -2, infinity
 
 
-@register_jitable
+@subroutine
 def _input_6(d):
     """Bt d."""
     d0, d1, d2, d3, d4, d5 = d
@@ -66,7 +67,7 @@ def _input_6(d):
     return 4.0 * d0 - 5.0 * d2 + d4, even + odd, even - odd, near + far, near - far, 4.0 * d1 - 5.0 * d3 + d5
 
 
-@register_jitable
+@subroutine
 def _input_adjoint_6(m):
     """B m."""
     m0, m1, m2, m3, m4, m5 = m
@@ -82,7 +83,7 @@ def _input_adjoint_6(m):
     )
 
 
-@register_jitable
+@subroutine
 def _factors_6(m):
     """S m."""
     m0, m1, m2, m3, m4, m5 = m
@@ -93,7 +94,7 @@ def _factors_6(m):
 # Eight points: 0, 1, -1, 2, -2, 1/2, -1/2, infinity
 
 
-@register_jitable
+@subroutine
 def _input_8(d):
     """Bt d."""
     d0, d1, d2, d3, d4, d5, d6, d7 = d
@@ -112,7 +113,7 @@ def _input_8(d):
     )
 
 
-@register_jitable
+@subroutine
 def _input_adjoint_8(m):
     """B m."""
     m0, m1, m2, m3, m4, m5, m6, m7 = m
@@ -130,7 +131,7 @@ def _input_adjoint_8(m):
     )
 
 
-@register_jitable
+@subroutine
 def _factors_8(m):
     """S m."""
     m0, m1, m2, m3, m4, m5, m6, m7 = m
@@ -145,18 +146,18 @@ def _sum(terms):
     """The function of a tuple of vectors v that gives the sum of factor * v[k] over `terms`, pairs of k and factor."""
     *others, (k, factor) = terms
     if not others:
-        return register_jitable(lambda v: v[k] if factor == 1.0 else factor * v[k])
+        return subroutine(lambda v: v[k] if factor == 1.0 else factor * v[k])
     rest = _sum(others)
-    return register_jitable(lambda v: rest(v) + v[k] if factor == 1.0 else rest(v) + factor * v[k])
+    return subroutine(lambda v: rest(v) + v[k] if factor == 1.0 else rest(v) + factor * v[k])
 
 
 def _tuple_of(functions):
     """The function of v that gives a tuple of what each of the functions gives."""
     *others, last = functions
     if not others:
-        return register_jitable(lambda v: (last(v),))
+        return subroutine(lambda v: (last(v),))
     rest = _tuple_of(others)
-    return register_jitable(lambda v: (*rest(v), last(v)))
+    return subroutine(lambda v: (*rest(v), last(v)))
 
 
 def _points(pairs, count):
@@ -169,7 +170,7 @@ def _points(pairs, count):
 
 
 def _sum_and_difference(one, other):
-    return [register_jitable(lambda v: one(v) + other(v)), register_jitable(lambda v: one(v) - other(v))]
+    return [subroutine(lambda v: one(v) + other(v)), subroutine(lambda v: one(v) - other(v))]
 
 
 def _powers(pairs, count):
@@ -190,7 +191,7 @@ def _powers(pairs, count):
             terms.append((last, 1.0))
         sums.append(_sum(terms))
     all_sums = _tuple_of(sums)
-    return register_jitable(lambda m: all_sums(parts_of(m)))
+    return subroutine(lambda m: all_sums(parts_of(m)))
 
 
 # The transforms of a form

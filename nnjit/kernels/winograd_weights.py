@@ -11,9 +11,7 @@ lanes. A task's transformed tiles stay in the second cache. With 64 maps of 16x1
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
-from nnjit.kernels.compiler import kernel
+from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.lane_sums import tile_add_vectors
 from nnjit.kernels.simd import full, load, store, store_run
 from nnjit.kernels.tiles import SAMPLES, tile_add_to, tile_fma_samples, tile_store, tile_sum, tile_zeros
@@ -28,7 +26,7 @@ def weights_scratch_vectors(form: Form, tiling: Tiling, rows: int, lanes: int) -
     return scratch_vectors(form, tiling, rows) + form.outputs**2 * lanes
 
 
-@register_jitable
+@subroutine
 def _transform_gradients(form, tiling, columns, present, d, first, first_tile, tiles, memory, to, plane, corner):
     """memory[to + p * plane + ((panel * tiling.group + t) * L + sample) * columns + c, :] = entry p of E d Et of L rows
     and tile first_tile + t, with d[first] the first row's corner, for the samples that are there; panels hold `columns`
@@ -58,7 +56,7 @@ def _transform_gradients(form, tiling, columns, present, d, first, first_tile, t
                     store_run(memory, place + s * columns + form.points * a * plane, plane, values)
 
 
-@register_jitable
+@subroutine
 def _panel_sum(tile, vectors, columns, panel, first):
     """The sum of panel[first], panel[first + columns], ...: over samples, in one column.
 
