@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from nnjit.kernels.compiler import driver
+from nnjit.kernels.constants import constant
 from nnjit.kernels.simd import (
     absolute,
     exponent,
@@ -24,7 +26,7 @@ from nnjit.kernels.simd import (
     load_numbers,
     maximum,
     round_to_even,
-    run_loader,
+    run_transform,
     scale_by_power,
     store,
     store_integers,
@@ -134,12 +136,23 @@ def test_load_and_store_take_rows_indices_and_positions(dtype: Any) -> None:
     assert_array_equal(out_flat, [*[0] * 3, *range(5, 5 + L), *[0] * (L - 3)])
 
 
-load_three = run_loader(3)
+@constant
+@dataclass(frozen=True)
+class Reach:
+    """How many vectors a run reads."""
+
+    vectors: int
+
+
+@run_transform
+def combine(reach):
+    """Some sums, differences and products by numbers."""
+    return reach.vectors, lambda v: (v[0] - 2.0 * v[1], v[2] * 0.5 + v[0], v[1] - v[2])
 
 
 @driver
-def move_runs(x, flat, out, gathered):
-    store_run(out, 1, 2, load_three(x, 5, -2))
+def move_runs(reach, x, flat, out, gathered):
+    store_run(out, 1, 2, combine(reach, x, 5, -2))
     store(gathered, 0, load_apart(flat, 2, 3, 1000))
     store(gathered, 1, load_apart(flat, 2, 3, 4))
 
@@ -149,8 +162,9 @@ def test_runs_and_vectors_of_scalars_apart_take_steps(dtype: Any) -> None:
     L = lanes(dtype)
     x, flat = np.arange(6 * L, dtype=dtype).reshape(6, L), np.arange(4 * L, dtype=dtype)
     out, gathered = np.zeros((6, L), dtype), np.zeros((2, L), dtype)
-    move_runs(x, flat, out, gathered)
-    assert_array_equal(out, [0 * x[0], x[5], 0 * x[0], x[3], 0 * x[0], x[1]])
+    move_runs(Reach(3), x, flat, out, gathered)
+    zeros = 0 * x[0]
+    assert_array_equal(out, [zeros, x[5] - 2 * x[3], zeros, 0.5 * x[1] + x[5], zeros, x[3] - x[1]])
     # From the fourth lane on the last of four scalars stands.
     assert_array_equal(gathered, [2 + 3 * np.arange(L), [2, 5, 8, *[11] * (L - 3)]])
 

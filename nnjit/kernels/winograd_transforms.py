@@ -19,13 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
-from numba.extending import overload
-
-from nnjit.kernels.compiler import subroutine
 from nnjit.kernels.constants import constant
-from nnjit.kernels.simd import run_loader
+from nnjit.kernels.simd import run_transform
 
 
 @constant
@@ -58,7 +57,6 @@ class Form:
 # Six points: 0, 1, -1, 2, -2, infinity
 
 
-@subroutine
 def _input_6(d):
     """Bt d."""
     d0, d1, d2, d3, d4, d5 = d
@@ -67,7 +65,6 @@ def _input_6(d):
     return 4.0 * d0 - 5.0 * d2 + d4, even + odd, even - odd, near + far, near - far, 4.0 * d1 - 5.0 * d3 + d5
 
 
-@subroutine
 def _input_adjoint_6(m):
     """B m."""
     m0, m1, m2, m3, m4, m5 = m
@@ -83,7 +80,6 @@ def _input_adjoint_6(m):
     )
 
 
-@subroutine
 def _factors_6(m):
     """S m."""
     m0, m1, m2, m3, m4, m5 = m
@@ -94,7 +90,6 @@ def _factors_6(m):
 # Eight points: 0, 1, -1, 2, -2, 1/2, -1/2, infinity
 
 
-@subroutine
 def _input_8(d):
     """Bt d."""
     d0, d1, d2, d3, d4, d5, d6, d7 = d
@@ -113,7 +108,6 @@ def _input_8(d):
     )
 
 
-@subroutine
 def _input_adjoint_8(m):
     """B m."""
     m0, m1, m2, m3, m4, m5, m6, m7 = m
@@ -131,7 +125,6 @@ def _input_adjoint_8(m):
     )
 
 
-@subroutine
 def _factors_8(m):
     """S m."""
     m0, m1, m2, m3, m4, m5, m6, m7 = m
@@ -142,56 +135,47 @@ def _factors_8(m):
 # Powers of any points
 
 
-def _sum(terms):
-    """The function of a tuple of vectors v that gives the sum of factor * v[k] over `terms`, pairs of k and factor."""
-    *others, (k, factor) = terms
-    if not others:
-        return subroutine(lambda v: v[k] if factor == 1.0 else factor * v[k])
-    rest = _sum(others)
-    return subroutine(lambda v: rest(v) + v[k] if factor == 1.0 else rest(v) + factor * v[k])
-
-
-def _tuple_of(functions):
-    """The function of v that gives a tuple of what each of the functions gives."""
-    *others, last = functions
-    if not others:
-        return subroutine(lambda v: (last(v),))
-    rest = _tuple_of(others)
-    return subroutine(lambda v: (*rest(v), last(v)))
+def _sum(v, terms):
+    """The sum of factor * v[k] over `terms`, pairs of k and factor."""
+    parts = [v[k] if factor == 1.0 else factor * v[k] for k, factor in terms]
+    return reduce(add, parts)
 
 
 def _points(pairs, count):
     """The function of d that gives E_count d, for the points 0, each of `pairs` with its negative, and infinity."""
-    values = [_sum([(0, 1.0)])]
-    for point in pairs:
-        even, odd = (_sum([(k, point**k) for k in range(first, count, 2)]) for first in (0, 1))
-        values += _sum_and_difference(even, odd)
-    return _tuple_of([*values, _sum([(count - 1, 1.0)])])
 
+    def at_points(d):
+        values = [d[0]]
+        for point in pairs:
+            even, odd = (_sum(d, [(k, point**k) for k in range(first, count, 2)]) for first in (0, 1))
+            values += [even + odd, even - odd]
+        return *values, d[count - 1]
 
-def _sum_and_difference(one, other):
-    return [subroutine(lambda v: one(v) + other(v)), subroutine(lambda v: one(v) - other(v))]
+    return at_points
 
 
 def _powers(pairs, count):
     """The function of m that gives E_count transposed m, for the same points."""
     first, last = 0, 2 * len(pairs) + 1
     negatives = range(2, last, 2)
-    # In the place of what belongs to a point and to its negative stand their sum and their difference.
-    parts = [_sum([(first, 1.0)])]
-    for k in negatives:
-        parts += _sum_and_difference(_sum([(k - 1, 1.0)]), _sum([(k, 1.0)]))
-    parts_of = _tuple_of([*parts, _sum([(last, 1.0)])])
-    sums = []
-    for power in range(count):
-        terms = [(k if power % 2 else k - 1, point**power) for k, point in zip(negatives, pairs, strict=True)]
-        if power == 0:
-            terms.insert(0, (first, 1.0))
-        if power == count - 1:
-            terms.append((last, 1.0))
-        sums.append(_sum(terms))
-    all_sums = _tuple_of(sums)
-    return subroutine(lambda m: all_sums(parts_of(m)))
+
+    def powers(m):
+        # In the place of what belongs to a point and to its negative stand their sum and their difference.
+        parts = [m[first]]
+        for k in negatives:
+            parts += [m[k - 1] + m[k], m[k - 1] - m[k]]
+        parts.append(m[last])
+        sums = []
+        for power in range(count):
+            terms = [(k if power % 2 else k - 1, point**power) for k, point in zip(negatives, pairs, strict=True)]
+            if power == 0:
+                terms.insert(0, (first, 1.0))
+            if power == count - 1:
+                terms.append((last, 1.0))
+            sums.append(_sum(parts, terms))
+        return tuple(sums)
+
+    return powers
 
 
 # The transforms of a form
@@ -223,54 +207,39 @@ FORMS = {form.taps: form for form in (Form(5, 2), Form(4, 3), Form(5, 4), Form(4
 _FUNCTIONS = {form: _functions(form) for form in FORMS.values()}
 
 
-def _for_each_form(make):
-    """A function of (form, x, first, step) whose code for a form is `make(form, its functions)`."""
-
-    def transform(form, x, first, step):
-        return make(form, _FUNCTIONS[form])(form, x, first, step)
-
-    transform.__name__, transform.__doc__ = make.__name__, make.__doc__
-    overload(transform)(lambda form, x, first, step: make(form.value, _FUNCTIONS[form.value]))
-    return transform
-
-
-@_for_each_form
-def transform_input(form, functions):
+@run_transform
+def transform_input(form):
     """Bt d, d[k] = x[first + k * step]: form.points vectors from as many."""
-    load_run, transform = run_loader(form.points), functions.input
-    return lambda form, x, first, step: transform(load_run(x, first, step))
+    return form.points, _FUNCTIONS[form].input
 
 
-@_for_each_form
-def transform_input_adjoint(form, functions):
+@run_transform
+def transform_input_adjoint(form):
     """B m, m[k] = x[first + k * step]: form.points vectors from as many."""
-    load_run, transform = run_loader(form.points), functions.input_adjoint
-    return lambda form, x, first, step: transform(load_run(x, first, step))
+    return form.points, _FUNCTIONS[form].input_adjoint
 
 
-@_for_each_form
-def transform_kernel(form, functions):
+@run_transform
+def transform_kernel(form):
     """G g, g[k] = x[first + k * step]: form.points vectors from form.taps."""
-    load_run, at_points, scale = run_loader(form.taps), functions.taps_at_points, functions.factors
-    return lambda form, x, first, step: scale(at_points(load_run(x, first, step)))
+    functions = _FUNCTIONS[form]
+    return form.taps, lambda g: functions.factors(functions.taps_at_points(g))
 
 
-@_for_each_form
-def transform_output(form, functions):
+@run_transform
+def transform_output(form):
     """At m, m[k] = x[first + k * step]: form.outputs vectors from form.points."""
-    load_run, powers = run_loader(form.points), functions.powers_of_outputs
-    return lambda form, x, first, step: powers(load_run(x, first, step))
+    return form.points, _FUNCTIONS[form].powers_of_outputs
 
 
-@_for_each_form
-def transform_gradient(form, functions):
+@run_transform
+def transform_gradient(form):
     """E_m d, d[k] = x[first + k * step]: form.points vectors from form.outputs."""
-    load_run, at_points = run_loader(form.outputs), functions.outputs_at_points
-    return lambda form, x, first, step: at_points(load_run(x, first, step))
+    return form.outputs, _FUNCTIONS[form].outputs_at_points
 
 
-@_for_each_form
-def transform_weights(form, functions):
+@run_transform
+def transform_weights(form):
     """E_r transposed S m, m[k] = x[first + k * step]: form.taps vectors from form.points."""
-    load_run, powers, scale = run_loader(form.points), functions.powers_of_taps, functions.factors
-    return lambda form, x, first, step: powers(scale(load_run(x, first, step)))
+    functions = _FUNCTIONS[form]
+    return form.points, lambda m: functions.powers_of_taps(functions.factors(m))
