@@ -37,6 +37,18 @@ def note_everything(task, extent, nested, flag, number, ratio, epilogue, out):
         out[task] = extent.rows * nested[0].columns + nested[1][0] + number * ratio
 
 
+@kernel
+def add_doubled(task, out):
+    """Adds an array that it would need memory for."""
+    out[0] += (out * 2.0)[task]
+
+
+@compiled_only("in Python anything may take memory")
+def test_a_kernel_that_takes_memory_does_not_compile() -> None:
+    with pytest.raises(numba.TypingError):
+        Program([Call(add_doubled, 1, (np.zeros(3),), 1)])
+
+
 def test_calls_run_in_order_over_all_their_tasks() -> None:
     out = np.array([1.0, 2.0, 3.0, 4.0])
     Program([Call(double_and_add, 4, (1.0, out), 1), Call(double_and_add, 2, (5.0, out), 1)]).run()

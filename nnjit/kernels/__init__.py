@@ -24,10 +24,11 @@ The last samples of a larger batch, which have a block to themselves, are taken 
 convolution, and put back into lanes afterwards. They get the bits of a block where that is computed by the same sums.
 
 A kernel is a plain function of a task number and of its operands: task t writes what no other task of the same call
-writes (or writes the same bits), so tasks run in any order on any number of threads with one result. Kernels are
-compiled without `fastmath`; products are added by explicit fused multiply-adds in an order that neither the number of
-threads nor the CPU changes. (Products with the zeros round an image may be left out or not, which finite numbers do not
-show; once a run has diverged, where the first NaN stands may depend on the CPU.) `program.py` runs lists of such calls.
+writes (or writes the same bits), so tasks run in any order on any number of threads with one result. A kernel that
+would take memory of its own does not compile. Kernels are compiled without `fastmath`; products are added by explicit
+fused multiply-adds in an order that neither the number of threads nor the CPU changes. (Products with the zeros round
+an image may be left out or not, which finite numbers do not show; once a run has diverged, where the first NaN stands
+may depend on the CPU.) `program.py` runs lists of such calls.
 
 The words here, and what they are elsewhere: rows are output channels or features, the M of a matrix product; columns
 are positions of a line, or blocks, its N; taps are what an output sums over, its K. A tile is a register-blocked
