@@ -11,7 +11,7 @@ from battery import channels, remainders, winograd_of_channels
 from numpy.typing import NDArray
 
 from nnjit.kernels.contraction import View
-from nnjit.kernels.program import Call, takes_thread
+from nnjit.kernels.program import Call, Program, takes_thread
 from nnjit.kernels.simd import lanes
 from nnjit.layers.activations import Relu, Sigmoid
 from nnjit.layers.base import Layer
@@ -75,8 +75,10 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
 }
 
 
-def written(call: Call, task: int) -> dict[str, NDArray[np.bool_]]:
-    """Which entries of the call's results one task alone fills; nothing for a call that works in place."""
+def written(program: Program, task: int) -> dict[str, NDArray[np.bool_]]:
+    """Which entries of the results of a program's only call one task alone fills; nothing for a call that works in
+    place."""
+    (call,) = program.calls
     kernel = getattr(call.kernel, "py_func", call.kernel)
     first = 2 if takes_thread(call.kernel) else 1
     named = dict(zip(list(inspect.signature(kernel).parameters)[first:], call.arguments, strict=True))
@@ -94,7 +96,7 @@ def written(call: Call, task: int) -> dict[str, NDArray[np.bool_]]:
     # What another task left in the thread's scratch memory is not there either; in a result it would be seen.
     for name in {"scratch"} & named.keys():
         named[name][...] = 0
-    call.kernel(task, *((0,) if first == 2 else ()), *call.arguments)
+    program.run_task(0, task)
     filled = {name: ~np.isnan(memory) for name, memory in results.items()}
     for name, memory in results.items():
         memory[...] = before[name]
@@ -110,7 +112,8 @@ def overlapping(calls: list[Call]) -> list[str]:
     """
     found = []
     for call in calls:
-        tasks = [written(call, task) for task in range(call.tasks)]
+        program = Program([call])
+        tasks = [written(program, task) for task in range(call.tasks)]
         for name in tasks[0]:
             owners = np.sum([filled[name] for filled in tasks], axis=0)
             by_rows = name in ("tap_parts", "dw") or call.kernel.__name__ == "contract_lanes"

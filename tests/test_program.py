@@ -300,3 +300,16 @@ def test_a_kernel_waits_for_who_compiles_it_and_for_nobody_else() -> None:
         thread.join()
     with sole_writer(busy.py_func):
         assert compiled(busy, ("float32",)) == "code"  # what is there already waits for nobody
+
+
+@compiled_only("in Python a kernel is a function")
+def test_a_compiled_kernel_says_that_python_cannot_call_it() -> None:
+    with pytest.raises(TypeError, match="double_and_add: a compiled kernel runs in a Program"):
+        double_and_add(0, 1.0, np.zeros(1))
+
+
+def test_one_task_of_a_call_can_run() -> None:
+    out = np.ones(3)
+    calls = Program([Call(double_and_add, 3, (float(value), out), 1) for value in (1, 2)])
+    calls.run_task(1, 2)
+    assert_array_equal(out, [1, 1, 4])

@@ -21,6 +21,7 @@ import numba
 from numba import njit
 from numba.core.caching import FunctionCache
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.registry import CPUDispatcher
 from numba.core.runtime.nrt import rtsys
 from numba.extending import register_jitable
 
@@ -76,10 +77,17 @@ _LEAN: Any = {"no_cfunc_wrapper": True, "pipeline_class": KernelCompiler}
 _OPTIONS: Any = {"error_model": "numpy", "_nrt": False, **_LEAN}
 """No fastmath (results must not depend on the CPU), no exceptions, and no memory but what the arguments hold. So nobody
 counts who holds an array, for which Numba would add code wherever one is passed on, and remove it again. That, the
-skipped steps and entry points for C and Python made the kernels of a small network of convolutions take 44 s of the
-processor's time to compile, not 28."""
-_UNSEEN: Any = {"no_cpython_wrapper": True}
-"""For what Python never calls itself."""
+skipped steps and entry points for C and, to kernels, for Python made the kernels of a small network of convolutions
+take 44 s of the processor's time to compile, not 28."""
+_KERNEL_OPTIONS: Any = {"no_cpython_wrapper": True, **_OPTIONS}
+
+
+class Kernel(CPUDispatcher):
+    """A compiled kernel, which programs run and Python cannot call."""
+
+    def __call__(self, *arguments: Any) -> None:
+        """Raises TypeError, where there is no entry point."""
+        raise TypeError(f"{self.py_func.__name__}: a compiled kernel runs in a Program")
 
 
 def subroutine(function: Any = None, **options: Any) -> Any:
@@ -90,12 +98,15 @@ def subroutine(function: Any = None, **options: Any) -> Any:
 
 
 def kernel(function: Any) -> Any:
-    """Compile a kernel, which a program runs (`nnjit/kernels/program.py`)."""
-    return _cached(njit(**_OPTIONS, **_UNSEEN)(function))
+    """Compile a kernel, which a Program runs."""
+    dispatcher = njit(**_KERNEL_OPTIONS)(function)
+    if JIT:
+        dispatcher.__class__ = Kernel
+    return _cached(dispatcher)
 
 
 def driver(function: Any) -> Any:
-    """Compile what runs kernels and is called from Python, without holding the interpreter's lock."""
+    """Compile what Python calls, without holding the interpreter's lock."""
     return _cached(njit(nogil=True, **_OPTIONS)(function))
 
 
@@ -159,7 +170,7 @@ def compiled(dispatcher: Any, kinds: tuple[Any, ...]) -> Any:
         with sole_writer(dispatcher.py_func):
             dispatcher.compile(kinds)
     if kinds not in dispatcher.overloads:
-        dispatcher = njit(**_OPTIONS, **_UNSEEN)(dispatcher.py_func)
+        dispatcher = njit(**_KERNEL_OPTIONS)(dispatcher.py_func)
         dispatcher.compile(kinds)
     return dispatcher.overloads[kinds]
 

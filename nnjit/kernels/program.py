@@ -10,6 +10,7 @@ position, the learning rate) stands in small arrays that kernels read.
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -107,11 +108,18 @@ class Program:
         if JIT:
             run_calls(TEAM.words, self._table, first, last, self._threads)
             return
-        for call in self.calls[first:last]:
-            thread = (0,) if takes_thread(call.kernel) else ()
-            arguments = [value.array if isinstance(value, Moving) else value for value in call.arguments]
+        for number, call in list(enumerate(self.calls))[first:last]:
             for task in range(call.tasks):
-                call.kernel(task, *thread, *arguments)
+                self.run_task(number, task)
+
+    def run_task(self, number: int, task: int) -> None:
+        """Run one task of a call by itself, on the calling thread."""
+        if JIT:
+            ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(int(self._table[number, 0]))(task, 0)
+            return
+        call = self.calls[number]
+        thread = (0,) if takes_thread(call.kernel) else ()
+        call.kernel(task, *thread, *(value.array if isinstance(value, Moving) else value for value in call.arguments))
 
 
 def takes_thread(kernel: Any) -> bool:
