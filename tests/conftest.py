@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,9 @@ from nnjit.kernels.tiles import TileShape
 from nnjit.passes import dense, direct, rows_in_lanes
 
 pytest.register_assert_rewrite("battery")
+
+# What the compiler keeps grows from test to test; looking through it for garbage took a tenth of the time.
+gc.set_threshold(10_000, 20, 50)
 
 # The same examples in every run; the first of a test may compile, so none has a deadline.
 settings.register_profile("nnjit", deadline=None, derandomize=True, database=None, max_examples=20)
