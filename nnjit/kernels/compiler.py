@@ -78,7 +78,7 @@ _OPTIONS: Any = {"error_model": "numpy", "_nrt": False, **_LEAN}
 """No fastmath (results must not depend on the CPU), no exceptions, and no memory but what the arguments hold. So nobody
 counts who holds an array, for which Numba would add code wherever one is passed on, and remove it again. That, the
 skipped steps and entry points for C and, to kernels, for Python made the kernels of a small network of convolutions
-take 44 s of the processor's time to compile, not 28."""
+take 44 s of the processor's time to compile, not 32."""
 _KERNEL_OPTIONS: Any = {"no_cpython_wrapper": True, **_OPTIONS}
 
 
