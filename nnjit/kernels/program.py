@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,6 +123,7 @@ class Program:
         call.kernel(task, *thread, *(value.array if isinstance(value, Moving) else value for value in call.arguments))
 
 
+@cache
 def takes_thread(kernel: Any) -> bool:
     """Whether a kernel asks for the number of the thread that runs it: its second argument is `thread`, and its last
     one the scratch memory of all threads."""
