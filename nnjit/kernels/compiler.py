@@ -59,7 +59,7 @@ SKIPPED_STEPS = {
     "DumpParforDiagnostics",
 }
 """Steps of Numba's compiler for what kernels do not hold: `with`, closures, exceptions, sums of whole arrays, loops
-over tuples of several types, parallel loops."""
+over tuples of several types, parallel loops, notes on types for who reads them."""
 
 
 class KernelCompiler(CompilerBase):
@@ -74,6 +74,7 @@ class KernelCompiler(CompilerBase):
 
 
 _LEAN: Any = {"no_cfunc_wrapper": True, "pipeline_class": KernelCompiler}
+"""What a subroutine does not take over from the kernel that calls it."""
 _OPTIONS: Any = {"error_model": "numpy", "_nrt": False, **_LEAN}
 """No fastmath (results must not depend on the CPU), no exceptions, and no memory but what the arguments hold. So nobody
 counts who holds an array, for which Numba would add code wherever one is passed on, and remove it again. That, the

@@ -109,8 +109,8 @@ class Program:
         if JIT:
             run_calls(TEAM.words, self._table, first, last, self._threads)
             return
-        for number, call in list(enumerate(self.calls))[first:last]:
-            for task in range(call.tasks):
+        for number in range(len(self.calls))[first:last]:
+            for task in range(self.calls[number].tasks):
                 self.run_task(number, task)
 
     def run_task(self, number: int, task: int) -> None:
