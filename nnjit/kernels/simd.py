@@ -116,15 +116,50 @@ def store_vector(context, builder, vector_type, value, pointer):
     instruction.align = vector_type.dtype.bitwidth // 8
 
 
-def store_masked(builder, value, pointer, mask):
-    """Store the lanes of a vector for which the mask is true at a pointer to its first; the address need only be a
-    multiple of the element's size."""
+def has_masks(context):
+    """Whether the CPU that is compiled for stores some lanes of a 64-byte vector as fast as all of them."""
+    return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+
+
+def store_first_lanes(context, builder, value, pointer, used):
+    """Store the first `used` lanes of a vector at a pointer to its first; the address need only be a multiple of the
+    element's size.
+
+    Without AVX-512, by halves: AMD's processors take 12 cycles to store some lanes of 32 bytes by a mask. With Zen 3,
+    weights in order for 8x8 images of 64 maps by 7x7 with a stride of 3 FIGURE us.
+    """
+    count = value.type.count
     bits = 32 if isinstance(value.type.element, ir.FloatType) else 64
-    name = f"llvm.masked.store.v{value.type.count}f{bits}.p0"
-    place, align = value.type.as_pointer(), ir.IntType(32)
-    function_type = ir.FunctionType(ir.VoidType(), [value.type, place, align, mask.type])
-    function = cgutils.get_or_insert_function(builder.module, function_type, name)
-    builder.call(function, [value, builder.bitcast(pointer, place), align(bits // 8), mask])
+    if has_masks(context):
+        mask = mask_of_first(builder, count, used)
+        place, number = value.type.as_pointer(), ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [value.type, place, number, mask.type])
+        name = f"llvm.masked.store.v{count}f{bits}.p0"
+        function = cgutils.get_or_insert_function(builder.module, function_type, name)
+        builder.call(function, [value, builder.bitcast(pointer, place), number(bits // 8), mask])
+        return
+
+    def store_whole(part, at):
+        instruction = builder.store(part, builder.bitcast(at, part.type.as_pointer()))
+        instruction.align = bits // 8
+
+    with builder.if_else(builder.icmp_signed(">=", used, used.type(count))) as (whole, some):
+        with whole:
+            store_whole(value, pointer)
+        with some:
+            place, step = builder.bitcast(pointer, value.type.element.as_pointer()), count // 2
+            while step:
+                order = ir.VectorType(ir.IntType(32), step)
+                low, high = (
+                    builder.shuffle_vector(value, value, ir.Constant(order, list(range(first, first + step))))
+                    for first in (0, step)
+                )
+                wanted = builder.icmp_signed("!=", builder.and_(used, used.type(step)), used.type(0))
+                with builder.if_then(wanted):
+                    store_whole(low, place)
+                place = builder.select(wanted, builder.gep(place, [used.type(step)]), place)
+                value = builder.select(wanted, high, low)
+                step //= 2
 
 
 def mask_of_first(builder, count, used):
@@ -189,7 +224,7 @@ def _store_first(typing_context, x, index, value, count):
     def generate(context, builder, signature, arguments):
         pointer = element_pointer(context, builder, x, arguments[0], index, arguments[1])
         used = context.cast(builder, arguments[3], count, types.int64)
-        store_masked(builder, arguments[2], pointer, mask_of_first(builder, value.count, used))
+        store_first_lanes(context, builder, arguments[2], pointer, used)
         return context.get_dummy_value()
 
     return types.void(x, index, value, count), generate

@@ -11,8 +11,7 @@ from nnjit.kernels.simd import (
     element_pointer,
     lanes,
     lowered_by,
-    mask_of_first,
-    store_masked,
+    store_first_lanes,
     store_vector,
     to_floats,
 )
@@ -210,7 +209,6 @@ def _tile_store_lanes(typing_context, tile, out, first, step, slots, number, mov
     def generate(context, builder, signature, arguments):
         value, out_value, at, stride, slots_value, row, times, used = arguments
         pointer = element_pointer(context, builder, out, out_value, types.intp, at)
-        mask = mask_of_first(builder, vector.count, used)
         place = types.UniTuple(types.intp, 3)
         for lane in range(tile.rows):
             numbers = [context.get_constant(types.intp, k) for k in (lane, 0)]
@@ -221,7 +219,7 @@ def _tile_store_lanes(typing_context, tile, out, first, step, slots, number, mov
             with builder.if_then(builder.icmp_signed(">=", slot, context.get_constant(types.intp, 0))):
                 slot = builder.add(slot, builder.mul(further, times))
                 to = builder.gep(pointer, [builder.mul(slot, stride)])
-                store_masked(builder, builder.extract_value(value, lane), to, mask)
+                store_first_lanes(context, builder, builder.extract_value(value, lane), to, used)
         return context.get_dummy_value()
 
     return signature, generate
@@ -270,13 +268,12 @@ def _tile_store_corner(typing_context, tile, out, first, step, first_row, rows, 
     def generate(context, builder, signature, arguments):
         value, out_value, at, stride, skipped, last, used = arguments
         pointer = element_pointer(context, builder, out, out_value, types.intp, at)
-        mask = mask_of_first(builder, tile.vector.count, used)
         for row in range(tile.rows):
             number = context.get_constant(types.intp, row)
             after = builder.icmp_signed("<=", skipped, number)
             with builder.if_then(builder.and_(after, builder.icmp_signed("<", number, last))):
                 to = builder.gep(pointer, [builder.mul(number, stride)])
-                store_masked(builder, builder.extract_value(value, row), to, mask)
+                store_first_lanes(context, builder, builder.extract_value(value, row), to, used)
         return context.get_dummy_value()
 
     return signature, generate
