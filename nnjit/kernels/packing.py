@@ -1,8 +1,9 @@
 """Weights in the order in which a tile of rows reads them.
 
 Rows of weights lie apart, taps side by side: to put the rows of each tap side by side is to transpose, L taps of L rows
-at a time in registers. Measured on one core, as opposed to one scalar after the other: 64 filters of 96 maps by 5x5 in
-tiles of 11 rows 110 to 29 us, of 48 maps by 4x4 42 to 15; 16 maps from 64 by 4x4 for the gradient to the input 30 to 9.
+at a time in registers, or of four rows where a tile has few. Measured on one core with Zen 5, as opposed to one scalar
+after the other: 64 filters of 96 maps by 5x5 in tiles of 11 rows 110 to 29 us, of 48 maps by 4x4 42 to 15; 16 maps from
+64 by 4x4 for the gradient to the input 30 to 9.
 
 The phases of a strided convolution's gradient to the input have their taps between each other's, so they are put in
 order together. 16 samples of 64 maps of 8x8 from 96 filters by 3x3 with a stride of 3, on a core with Zen 5: 64 to 26
@@ -21,10 +22,14 @@ from numpy.typing import NDArray
 
 from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.simd import VECTOR_BYTES, load, load_apart, store_first
-from nnjit.kernels.transposition import tile_of_rows, tile_store_lanes
+from nnjit.kernels.transposition import QUAD, quad_of_rows, quad_store_lanes, tile_of_rows, tile_store_lanes
 
 LEAST_DENSE = 3
 """Taps of a span that are worth transposing it: with Zen 5 it takes 20 ns, one of them by itself 9."""
+MOST_BY_QUADS = 8
+"""Rows that are transposed four at a time instead of as many as a vector has lanes. Tiles have no more with AVX2: with
+Zen 3 on one core, 64 maps to 16 by 7x7 with a stride of 3 56 to 29 us, 64 to 128 by 3x3 with a stride of 2 for the
+gradient to the input 103 to 86."""
 SPAN_WORK, APART_WORK = 2500, 1000
 """What a span, and a tap apart, costs for L rows, in multiply-adds: 20 and 9 ns."""
 
@@ -104,9 +109,17 @@ def pack_rows(task, shares, rows, of_tile, whole, w, row_step, spans, out):
     for span in range(held * share // shares, held * (share + 1) // shares):
         at = start + spans.firsts[span]
         if at + last * row_step + lanes <= len(w):
-            for r in range(0, of_tile, lanes):
-                across = tile_of_rows(w, at + min(r, last) * row_step, row_step, max(last - r, 0))
-                tile_store_lanes(across, out, r, of_tile, spans.slots, span, number, min(of_tile - r, lanes))
+            r = 0
+            while r < of_tile:
+                row, most, left = at + min(r, last) * row_step, max(last - r, 0), of_tile - r
+                if left <= MOST_BY_QUADS:
+                    quad = quad_of_rows(w, row, row_step, most)
+                    quad_store_lanes(quad, out, r, of_tile, spans.slots, span, number, min(left, QUAD))
+                    r += QUAD
+                else:
+                    across = tile_of_rows(w, row, row_step, most)
+                    tile_store_lanes(across, out, r, of_tile, spans.slots, span, number, min(left, lanes))
+                    r += lanes
             continue
         # It would read past the end of the weights.
         for lane in range(lanes):
