@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from battery import compiled_only
+from numba import njit
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
+from nnjit.kernels import simd
 from nnjit.kernels.compiler import driver
 from nnjit.kernels.constants import constant
 from nnjit.kernels.simd import (
@@ -29,6 +31,7 @@ from nnjit.kernels.simd import (
     run_transform,
     scale_by_power,
     store,
+    store_first,
     store_integers,
     store_run,
     where,
@@ -134,6 +137,25 @@ def test_load_and_store_take_rows_indices_and_positions(dtype: Any) -> None:
     assert_array_equal(out_image[0, 1, 2], image[1, 2, 0])
     assert np.count_nonzero(out_image) == L
     assert_array_equal(out_flat, [*[0] * 3, *range(5, 5 + L), *[0] * (L - 3)])
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["by halves", "by masks"])
+@DTYPES
+def test_the_first_lanes_are_stored_and_no_others(masks: bool, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CPUs with masks do it, and as those without; neither comes from the cache, which would not know."""
+    monkeypatch.setattr(simd, "has_masks", lambda context: masks)
+
+    @njit
+    def store_some(x, out, count):
+        store_first(out, 3, load(x, 0), count)
+
+    L = lanes(dtype)
+    x = np.arange(1, 1 + L, dtype=dtype)
+    for count in range(L + 1):
+        out, expected = np.zeros((2, 3 + 2 * L), dtype)
+        store_some(x[None], out, count)
+        expected[3 : 3 + count] = x[:count]
+        assert_array_equal(out, expected)
 
 
 @constant
