@@ -91,7 +91,7 @@ def test_a_weight_gradient_is_cut_into_parts_that_are_worth_it() -> None:
     assert choose_transposed_cut(128, 30, 600)[:2] == (8, 1)
     assert choose_transposed_cut(7, 8, 600).parts == choose_transposed_cut(128, 8, 9_000_000).parts == 1
     lenet5 = choose_lanes_cut(4 * 28, 28, 200, 600, 5, 1)
-    assert (lenet5.parts, lenet5.lines) == (8, 3)
+    assert (lenet5.parts, lenet5.lines) == (8, 2)
     assert choose_lanes_cut(1, 63, 200, 600, 5, 1).parts == 1
     assert choose_lanes_cut(10_000, 28, 200, 9_000_000, 5, 1).parts == 1
     assert choose_lanes_cut(10_000, 28, 1_000_000, 600, 5, 1).lines == 1
