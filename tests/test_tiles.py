@@ -200,8 +200,9 @@ TILES = [
 ]
 
 
-def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
-    """The bits of both contractions, computed with `tile`."""
+def contraction(tile: TileShape, dtype: Any, together: int = 1) -> dict[str, bytes]:
+    """The bits of both contractions, computed with `tile`, to the weights with so many rows of tiles together, or all
+    if it fetches taps."""
     rng = np.random.default_rng(2)
     L = lanes(dtype)
     x = rng.standard_normal((BLOCKS * 60, L)).astype(dtype)
@@ -227,7 +228,7 @@ def contraction(tile: TileShape, dtype: Any) -> dict[str, bytes]:
     tasks = min(4, BLOCKS * LINES * row_tiles)
     forward = (forward_tile, last, tasks, extent, ONE_PHASE.places, weights, *images)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
-    cut = Cut(2, 2, 2)
+    cut = Cut(2, 2, 2, row_tiles if tile.tap_fetches else together)
     steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)
     bias_places = row_places(bias_tile, ROWS, L)
     parts = np.full((2, row_tiles * -(-TAPS // tile.columns) * tile.rows * tile.columns + L), np.nan, dtype)
@@ -267,6 +268,9 @@ def test_every_tile_gives_the_same_bits(dtype: Any) -> None:
     expected = contraction(TILES[0], dtype)
     for tile in TILES[1:]:
         assert contraction(tile, dtype) == expected, tile
+    # Five rows of tiles: the last ones that go together are one, or two.
+    for together in (2, 3):
+        assert contraction(TILES[0], dtype, together) == expected
 
 
 def in_strips(tile: TileShape, strip: Strip, epilogue: Epilogue, dtype: Any) -> bytes:

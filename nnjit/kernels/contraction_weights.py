@@ -19,7 +19,7 @@ class Cut(NamedTuple):
     """How a sum over the lines of all images is cut.
 
     The numbers of parts and of lines in a piece belong to the order of the sum: sizes alone decide about them. Shares
-    do not, threads may.
+    do not, threads may, nor does which of the weights come first.
     """
 
     parts: int
@@ -29,6 +29,8 @@ class Cut(NamedTuple):
     """How many lines of its part a task takes at a time, for all its weights: a piece that stays in the near caches."""
     shares: int = 1
     """Into how many tasks the weights of a part are divided."""
+    together: int = 1
+    """How many tiles of rows `contract_lanes` takes one after the other for some taps, before the next taps."""
 
 
 @kernel
@@ -44,8 +46,8 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
     parts (parts, row tiles * tap tiles * tile.rows * tile.columns or more), tile by tile as `add_tile_parts` takes
     them, fully overwritten; a tile that would pass the last row starts earlier, so some entries stand there twice
     bias_parts (parts, row tiles * tile.rows or more), likewise, or (parts, 0)  bias_tile: one column of `tile`
-    A task owns a share of a part's tiles, all taps for some rows one after the other, or all rows for some taps if the
-    tile fetches. The tile knows the column_step of x.
+    A task owns a share of a part's tiles, all taps for some rows one after the other; those rows are all if the tile
+    fetches. The tile knows the column_step of x.
     """
     part = task // cut.shares
     share = task % cut.shares
@@ -58,7 +60,7 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
     entries = tile.rows * tile.columns
     sums, bias_sums = parts[part], bias_parts[part]
     for turn in range(first_tile, last_tile):
-        number = _tile_number(tile, turn, row_tiles, tap_tiles)
+        number = _tile_number(turn, row_tiles, tap_tiles, cut.together)
         for k in range(number * entries, (number + 1) * entries):
             sums[k] = 0
     first_line = lines * part // cut.parts
@@ -67,7 +69,7 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
         stop = min(start + cut.lines, last_line)
         next_piece = 2 * min(cut.lines, last_line - stop)
         for turn in range(first_tile, last_tile):
-            number = _tile_number(tile, turn, row_tiles, tap_tiles)
+            number = _tile_number(turn, row_tiles, tap_tiles, cut.together)
             row = min(number // tap_tiles * tile.rows, extent.rows - tile.rows)
             tap = number % tap_tiles * tile.columns
             if tile.tap_fetches:
@@ -106,9 +108,11 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
 
 
 @subroutine
-def _tile_number(tile, turn, row_tiles, tap_tiles):
-    """Which tile has its turn, counted row by row of tiles."""
-    return turn % row_tiles * tap_tiles + turn // row_tiles if tile.tap_fetches else turn
+def _tile_number(turn, row_tiles, tap_tiles, together):
+    """Which tile has its turn, counted row by row of tiles, if so many rows of them go `together`."""
+    first = turn // (together * tap_tiles) * together
+    rows, number = min(together, row_tiles - first), turn - first * tap_tiles
+    return (first + number % rows) * tap_tiles + number // rows
 
 
 @subroutine(forceinline=True)

@@ -39,7 +39,7 @@ from nnjit.site import Site
 from nnjit.tuning.algorithms import WeightsPass, choose_lanes, choose_weights_remainder, taps_share
 from nnjit.tuning.contraction_remainder import choose_tap_share
 from nnjit.tuning.contraction_transposed import choose_transposed_tile
-from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares
+from nnjit.tuning.contraction_weights import choose_lanes_tile, choose_part_shares, choose_together
 from nnjit.tuning.lines import last_tile
 from nnjit.tuning.sums import (
     choose_groups_cut,
@@ -158,7 +158,8 @@ class WeightGradients:
         cut = choose_lanes_cut(len(starts), extent.columns, line, part_bytes, width, right)
         row_tiles = -(-self.filters // tile.rows)
         tiles = row_tiles * -(-len(x_taps) // tile.columns)
-        cut = cut._replace(shares=choose_part_shares(cut.parts, tiles))
+        together = choose_together(tile, self.filters, cut.lines * extent.columns)
+        cut = cut._replace(shares=choose_part_shares(cut.parts, tiles), together=together)
         bias_places = row_places(bias_tile, self.filters, site.lanes)
         # A vector is read from each number on.
         vectors = -(-tiles * tile.rows * tile.columns // site.lanes) + 1
