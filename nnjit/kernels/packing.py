@@ -27,7 +27,7 @@ from nnjit.kernels.transposition import QUAD, quad_of_rows, quad_store_lanes, ti
 LEAST_DENSE = 3
 """Taps of a span that are worth transposing it: with Zen 5 it takes 20 ns, one of them by itself 9."""
 MOST_BY_QUADS = 8
-"""Rows that are transposed four at a time instead of as many as a vector has lanes. Tiles have no more with AVX2: with
+"""Rows that are transposed four at a time instead of as many as a vector has lanes. Few tiles have more with AVX2: with
 Zen 3 on one core, 64 maps to 16 by 7x7 with a stride of 3 56 to 29 us, 64 to 128 by 3x3 with a stride of 2 for the
 gradient to the input 103 to 86."""
 SPAN_WORK, APART_WORK = 2500, 1000

@@ -93,7 +93,7 @@ def choose_together(tile: TileShape, rows: int, positions: int) -> int:
     fetched, otherwise, with halves, as many as the first cache holds beside the taps.
 
     Those are then read again for fewer tiles of rows. With Zen 3 on one core: 5x5 with a stride of 3 from 48 maps of
-    24x24 to 12 2.85 to 2.42 ms, 3x3 with one of 3 from 96 of 14x14 to 12 381 to 331 us; nine others within 5 %.
+    24x24 to 12 2.85 to 2.42 ms, 3x3 with one of 3 from 96 of 14x14 to 12 381 to 331 us; nine others within 8 %.
     """
     row_tiles = -(-rows // tile.rows)
     if tile.tap_fetches:
