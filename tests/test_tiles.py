@@ -18,7 +18,7 @@ from nnjit.kernels.contraction import Extent, View, Weights, contract, first_row
 from nnjit.kernels.contraction_strips import Scalars, Strip, contract_strips, strip_tasks, strip_vectors
 from nnjit.kernels.contraction_strips_weights import contract_strips_weights, strip_weights_vectors
 from nnjit.kernels.contraction_transposed import contract_transposed, panel_places, transposed_places
-from nnjit.kernels.contraction_weights import Cut, contract_lanes
+from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_turns
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
 from nnjit.kernels.packing import pack_rows, spans_of
 from nnjit.kernels.program import Call, Program
@@ -228,7 +228,7 @@ def contraction(tile: TileShape, dtype: Any, together: int = 1) -> dict[str, byt
     tasks = min(4, BLOCKS * LINES * row_tiles)
     forward = (forward_tile, last, tasks, extent, ONE_PHASE.places, weights, *images)
     # Two parts of three lines each, in pieces of two lines and one; a part's tiles shared by two tasks.
-    cut = Cut(2, 2, 2, row_tiles if tile.tap_fetches else together)
+    cut = Cut(2, 2, 2)
     steady, bias_tile = replace(tile, column_step=1), TileShape(tile.rows, 1, halved=tile.halved)
     bias_places = row_places(bias_tile, ROWS, L)
     parts = np.full((2, row_tiles * -(-TAPS // tile.columns) * tile.rows * tile.columns + L), np.nan, dtype)
@@ -245,6 +245,7 @@ def contraction(tile: TileShape, dtype: Any, together: int = 1) -> dict[str, byt
         plane,
         x_view,
         starts.reshape(-1),
+        tile_turns(tile, ROWS, TAPS, row_tiles if tile.tap_fetches else together),
         x_taps,
         x_taps[-1:],
         parts,

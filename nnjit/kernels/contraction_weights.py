@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nnjit.kernels.compiler import kernel, subroutine
 from nnjit.kernels.lane_sums import tile_add_sums, tile_add_vectors, tile_fma_vectors
 from nnjit.kernels.simd import entry, prefetch, prefetch_near
-from nnjit.kernels.tiles import tile_add, tile_zeros
+from nnjit.kernels.tiles import TileShape, tile_add, tile_zeros
 
 
 class Cut(NamedTuple):
     """How a sum over the lines of all images is cut.
 
     The numbers of parts and of lines in a piece belong to the order of the sum: sizes alone decide about them. Shares
-    do not, threads may, nor does which of the weights come first.
+    do not, threads may.
     """
 
     parts: int
@@ -29,18 +32,37 @@ class Cut(NamedTuple):
     """How many lines of its part a task takes at a time, for all its weights: a piece that stays in the near caches."""
     shares: int = 1
     """Into how many tasks the weights of a part are divided."""
-    together: int = 1
-    """How many tiles of rows `contract_lanes` takes one after the other for some taps, before the next taps."""
+
+
+def tile_turns(tile: TileShape, rows: int, taps: int, together: int) -> NDArray[np.int64]:
+    """(4 * T,): for each of the T tiles that cover rows x taps weights, in the order in which `contract_lanes` takes
+    them: where its sums lie, its first row, its first tap, and the turn from which on tiles have other taps.
+
+    So many tiles of rows go `together`: they follow each other for some taps, before the next taps. The order is no part
+    of that of a sum. In a table since divisions take as long as a piece of a sum's last positions: with those that tell
+    a tile's place from its turn, 40 taps more of 5x5 with a stride of 2 took
+    """
+    row_tiles, tap_tiles = -(-rows // tile.rows), -(-taps // tile.columns)
+    turns = []
+    for first in range(0, row_tiles, together):
+        last = min(first + together, row_tiles)
+        for k in range(tap_tiles):
+            following = len(turns) + last - first
+            for r in range(first, last):
+                at = (r * tap_tiles + k) * tile.rows * tile.columns
+                turns.append((at, min(r * tile.rows, rows - tile.rows), k * tile.columns, following))
+    return np.array(turns, np.int64).reshape(-1)
 
 
 @kernel
-def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_taps, x_fresh, parts, bias_parts):
+def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, turns, x_taps, x_fresh, parts, bias_parts):
     """parts[p, r, k] = sum over the lines of part p, columns and lanes of d[n, r, i, j] * x[n, i, j, x_taps[k]]
     bias_parts[p, r] = that sum of d[n, r, i, j]
 
     d View (N, R, I, J), its columns side by side  x View (N, -, I, J)  x_taps (K,)
     x_fresh (F,): the taps that read what no earlier line or column has read
     starts (2 * N * I,): where line i of block n starts in d, and where in x, instead of what their views say of it
+    turns (4 * T,), as from `tile_turns`
     last: the tile for the last taps, where tiles of the others leave some (3 maps to 16 by 3x3 1.06 times as fast as
     with tiles that overlap, by 4x4 with a stride of 2 to 64 1.07; with AVX2 no difference)
     parts (parts, row tiles * tap tiles * tile.rows * tile.columns or more), tile by tile as `add_tile_parts` takes
@@ -52,38 +74,35 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
     part = task // cut.shares
     share = task % cut.shares
     lines = extent.blocks * extent.lines
-    row_tiles = (extent.rows + tile.rows - 1) // tile.rows
-    tap_tiles = (len(x_taps) + tile.columns - 1) // tile.columns
-    tiles = row_tiles * tap_tiles
-    first_tile = tiles * share // cut.shares
-    last_tile = tiles * (share + 1) // cut.shares
-    entries = tile.rows * tile.columns
+    tiles = len(turns) // 4
+    first_turn = tiles * share // cut.shares
+    last_turn = tiles * (share + 1) // cut.shares
     sums, bias_sums = parts[part], bias_parts[part]
-    for turn in range(first_tile, last_tile):
-        number = _tile_number(turn, row_tiles, tap_tiles, cut.together)
-        for k in range(number * entries, (number + 1) * entries):
+    for turn in range(first_turn, last_turn):
+        at = entry(turns, 4 * turn)
+        for k in range(at, at + tile.rows * tile.columns):
             sums[k] = 0
     first_line = lines * part // cut.parts
     last_line = lines * (part + 1) // cut.parts
     for start in range(first_line, last_line, cut.lines):
         stop = min(start + cut.lines, last_line)
         next_piece = 2 * min(cut.lines, last_line - stop)
-        for turn in range(first_tile, last_tile):
-            number = _tile_number(turn, row_tiles, tap_tiles, cut.together)
-            row = min(number // tap_tiles * tile.rows, extent.rows - tile.rows)
-            tap = number % tap_tiles * tile.columns
+        for turn in range(first_turn, last_turn):
+            at, row, tap = entry(turns, 4 * turn), entry(turns, 4 * turn + 1), entry(turns, 4 * turn + 2)
             if tile.tap_fetches:
                 # The tiles of all rows share the taps of the next ones, in this piece or in the next.
-                following, ahead_first = turn // row_tiles + 1, 1
-                if following * row_tiles >= last_tile:
-                    following, ahead_first = first_tile // row_tiles, 1 + next_piece
-                next_tap = following * tile.columns + turn % row_tiles * tile.tap_fetches
+                row_tiles = (extent.rows + tile.rows - 1) // tile.rows
+                following, ahead_first = entry(turns, 4 * turn + 3), 1
+                fetched = turn + row_tiles - following
+                if following >= last_turn:
+                    following, ahead_first = first_turn, 1 + next_piece
+                next_tap = entry(turns, 4 * following + 2) + fetched * tile.tap_fetches
                 next_tap = min(next_tap, len(x_taps) - tile.tap_fetches)
                 ahead = (x.vectors, ahead_first, 0, tile.column_step, next_tap)
             else:
                 # Each tile also has a row of d or a tap of x brought near where the next piece of this part reads it;
                 # what another thread wrote for its own part stays there.
-                fresh = turn - first_tile
+                fresh = turn - first_turn
                 if fresh < extent.rows:
                     ahead = (d.vectors, next_piece, fresh * d.row, 1, 0)
                 else:
@@ -91,13 +110,13 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
                     ahead = (x.vectors, next_piece + 1, fresh_tap, tile.column_step, 0)
             images = (d, x, row, starts, start, stop, x_taps, tap, ahead)
             if last is not None and tap + tile.columns > len(x_taps):
-                _add_products(last, extent.columns, *images, sums, number * entries)
+                _add_products(last, extent.columns, *images, sums, at)
             else:
-                _add_products(tile, extent.columns, *images, sums, number * entries)
+                _add_products(tile, extent.columns, *images, sums, at)
             # After the last taps of these rows, which then are near, but for many in the order of taps (before the
             # first ones 3 maps to 32 by 3x3 took 520 us on one core, now 489, 1 to 20 by 5x5 169 and 163).
-            if number % tap_tiles == tap_tiles - 1 and len(bias_sums):
-                bias = number // tap_tiles * tile.rows
+            if tap + tile.columns >= len(x_taps) and len(bias_sums):
+                bias = (row + tile.rows - 1) // tile.rows * tile.rows
                 if start == first_line:
                     for r in range(tile.rows):
                         bias_sums[bias + r] = 0
@@ -105,14 +124,6 @@ def contract_lanes(task, tile, last, bias_tile, extent, cut, d, x, starts, x_tap
                 if tile.halved:
                     total = tile_add(total, line_sums(bias_tile, 1, extent.columns, d, row, starts, 0, start, stop))
                 tile_add_sums(total, bias_sums, bias)
-
-
-@subroutine
-def _tile_number(turn, row_tiles, tap_tiles, together):
-    """Which tile has its turn, counted row by row of tiles, if so many rows of them go `together`."""
-    first = turn // (together * tap_tiles) * together
-    rows, number = min(together, row_tiles - first), turn - first * tap_tiles
-    return (first + number % rows) * tap_tiles + number // rows
 
 
 @subroutine(forceinline=True)

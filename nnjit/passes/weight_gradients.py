@@ -21,7 +21,7 @@ from nnjit.kernels.contraction_remainder_weights import (
     rows_of_samples,
 )
 from nnjit.kernels.contraction_transposed import contract_transposed, panel_places, transposed_places
-from nnjit.kernels.contraction_weights import Cut, contract_lanes
+from nnjit.kernels.contraction_weights import Cut, contract_lanes, tile_turns
 from nnjit.kernels.program import Call
 from nnjit.kernels.sums import SUMS_VECTORS, add_parts, row_places
 from nnjit.kernels.tiles import SAMPLES, TileShape
@@ -156,21 +156,21 @@ class WeightGradients:
         line = self.filters * extent.columns + self.channels * window.line
         part_bytes = self.filters * len(x_taps) * site.dtype.itemsize
         cut = choose_lanes_cut(len(starts), extent.columns, line, part_bytes, width, right)
-        row_tiles = -(-self.filters // tile.rows)
-        tiles = row_tiles * -(-len(x_taps) // tile.columns)
         together = choose_together(tile, self.filters, cut.lines * extent.columns)
-        cut = cut._replace(shares=choose_part_shares(cut.parts, tiles), together=together)
+        turns = tile_turns(tile, self.filters, len(x_taps), together)
+        tiles = len(turns) // 4
+        cut = cut._replace(shares=choose_part_shares(cut.parts, tiles))
         bias_places = row_places(bias_tile, self.filters, site.lanes)
         # A vector is read from each number on.
         vectors = -(-tiles * tile.rows * tile.columns // site.lanes) + 1
         parts = site.workspace.passed_on(cut.parts, vectors * site.lanes)
         bias_parts = self._bias_parts(site, cut, bias_places)
-        images = (site.dout.view, window, starts.reshape(-1), x_taps)
+        images = (site.dout.view, window, starts.reshape(-1), turns, x_taps)
         last = last_tile(tile, len(x_taps))
         operands = (tile, last, bias_tile, extent, cut, *images, x_fresh, parts, bias_parts.reshape(cut.parts, -1))
         site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
         adding = (tile, self.filters, len(x_taps), parts, site.gradients["weight"])
-        site.backward_parameters.append(Call(add_tile_parts, row_tiles, adding, 5 * (parts.size + parts[0].size)))
+        site.backward_parameters.append(Call(add_tile_parts, -(-self.filters // tile.rows), adding, 5 * (parts.size + parts[0].size)))
         self._add_bias_parts(site, bias_parts, bias_places)
 
     def _bind_transposed(
