@@ -170,7 +170,8 @@ class WeightGradients:
         operands = (tile, last, bias_tile, extent, cut, *images, x_fresh, parts, bias_parts.reshape(cut.parts, -1))
         site.backward_parameters.append(Call(contract_lanes, cut.parts * cut.shares, operands, work))
         adding = (tile, self.filters, len(x_taps), parts, site.gradients["weight"])
-        site.backward_parameters.append(Call(add_tile_parts, -(-self.filters // tile.rows), adding, 5 * (parts.size + parts[0].size)))
+        row_tiles = -(-self.filters // tile.rows)
+        site.backward_parameters.append(Call(add_tile_parts, row_tiles, adding, 5 * (parts.size + parts[0].size)))
         self._add_bias_parts(site, bias_parts, bias_places)
 
     def _bind_transposed(
