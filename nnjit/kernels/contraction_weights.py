@@ -44,7 +44,7 @@ def tile_turns(tile: TileShape, rows: int, taps: int, together: int) -> NDArray[
     of 14x14 to 12 94, now 78, 3x3 with one of 2 from 6 of 48x48 to 24 117, now 105.
     """
     row_tiles, tap_tiles = -(-rows // tile.rows), -(-taps // tile.columns)
-    turns = []
+    turns: list[tuple[int, ...]] = []
     for first in range(0, row_tiles, together):
         last = min(first + together, row_tiles)
         for k in range(tap_tiles):
