@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from quiet import wait_until_quiet
 from results import PagePath, heading, machine, markdown_table, write_page
 
-from nnjit.bench.limits import peak_gflops
+from nnjit.bench.limits import data_program, peak_gflops
 from nnjit.bench.profile import PASSES, Pass
 from nnjit.bench.timing import run_times
 from nnjit.cli.options import Count, Seconds
@@ -73,6 +73,18 @@ class Compared:
     """PyTorch's time to nnjit's."""
     share: float
     """What nnjit reaches of the peak."""
+    apart: float
+    """What that would be if arithmetic at the peak came after the data, as in `convolutions.py`."""
+
+    @property
+    def reaches(self) -> bool:
+        """Whether the share is what it should be."""
+        return self.share >= ENOUGH
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is not, for the data's sake: nnjit is no slower than data and arithmetic apart."""
+        return self.share < ENOUGH and self.share >= self.apart
 
 
 Passes = Mapping[Pass, Callable[[], Any]]
@@ -115,13 +127,15 @@ def compare(case: Case, seconds: float) -> list[Compared]:
         for run in theirs:
             result = run()
             _agree(case, name, ours, [result] if own else result)
-        ratios, shares = [], []
+        data = data_program(*case.data[name])
+        ratios, shares, apart = [], [], []
         for _ in range(TURNS):
-            peak = peak_gflops(DTYPE, turn)
-            taken = least_seconds(program, turn)
+            arithmetic = 1e-9 * case.operations / peak_gflops(DTYPE, turn)
+            taken, touched = least_seconds(program, turn), least_seconds(data, turn)
             ratios.append(min(_least_seconds(run, turn) for run in theirs) / taken)
-            shares.append(1e-9 * case.operations / taken / peak)
-        found.append(Compared(case, name, median(ratios), median(shares)))
+            shares.append(arithmetic / taken)
+            apart.append(arithmetic / (arithmetic + touched))
+        found.append(Compared(case, name, *(median(of) for of in (ratios, shares, apart))))
     return found
 
 
@@ -139,24 +153,38 @@ def _agree(case: Case, name: Pass, ours: Sequence[NDArray[Any]], theirs: Sequenc
 
 def summary(compared: Sequence[Compared]) -> str:
     """A line for each pass: how the ratios are spread, and how many reach the share of the peak that they should."""
-    rows = [("pass", "least", "10 %", "median", "90 %", "most", "below 1", f"at {100 * ENOUGH:.0f} % of the peak")]
+    reached = f"at {100 * ENOUGH:.0f} % of the peak"
+    rows = [("pass", "least", "10 %", "median", "90 %", "most", "below 1", reached, "apart", "neither")]
     for name in PASSES:
         of_pass = [each for each in compared if each.of == name]
         ratios = sorted(each.ratio for each in of_pass)
         tenths = quantiles(ratios, n=10, method="inclusive")
         spread = (ratios[0], tenths[0], median(ratios), tenths[-1], ratios[-1])
         slower = sum(ratio < 1 for ratio in ratios)
-        reached = sum(each.share >= ENOUGH for each in of_pass)
-        rows.append((name, *(f"{ratio:.2f}" for ratio in spread), f"{slower} of {len(ratios)}", str(reached)))
+        counted = sum(each.reaches for each in of_pass), sum(each.moves for each in of_pass)
+        numbers = *counted, len(of_pass) - sum(counted)
+        rows.append((name, *(f"{ratio:.2f}" for ratio in spread), f"{slower} of {len(ratios)}", *map(str, numbers)))
     return markdown_table(rows)
 
 
 def slowest(compared: Sequence[Compared]) -> str:
     """Those that are slower than PyTorch's, and the next, WORST together at least."""
-    rows = [(*CASE_HEADINGS, "pass", "ratio", "%")]
     ordered = sorted(compared, key=lambda each: each.ratio)
-    for each in ordered[: max(WORST, sum(each.ratio < 1 for each in ordered))]:
-        rows.append((*each.case.cells, each.of, f"{each.ratio:.2f}", f"{100 * each.share:.0f}"))
+    return _listed(ordered[: max(WORST, sum(each.ratio < 1 for each in ordered))])
+
+
+def furthest(compared: Sequence[Compared]) -> str:
+    """Those that neither reach their share of the peak nor are as fast as data and arithmetic apart, the furthest from
+    that first."""
+    neither = [each for each in compared if not (each.reaches or each.moves)]
+    return _listed(sorted(neither, key=lambda each: each.share / each.apart))
+
+
+def _listed(some: Sequence[Compared]) -> str:
+    rows = [(*CASE_HEADINGS, "pass", "ratio", "%", "apart")]
+    for each in some:
+        figures = f"{each.ratio:.2f}", f"{100 * each.share:.0f}", f"{100 * each.apart:.0f}"
+        rows.append((*each.case.cells, each.of, *figures))
     return markdown_table(rows)
 
 
@@ -176,10 +204,15 @@ def page(facts: Mapping[str, str], threads: int, repeat: str, compared: Sequence
             "in a pass. A ratio is PyTorch's time to nnjit's for one pass: the operators that its autograd calls, "
             f"without it, in the better of two orders of memory; results agree to {TOLERANCE:g} of the largest entry. "
             f"Each is a median over {TURNS} turns of the fastest run of each contender, data where their own runs "
-            "before left them.\n\n",
+            "before left them.\n\n"
+            f"Passes reach {100 * ENOUGH:.0f} % of the peak, or they are no slower than if they first touched their "
+            "data and then did nothing but multiply-adds at the peak (apart, as in `convolutions.md`), or neither."
+            "\n\n",
             summary(compared),
             "\nThe passes with the lowest ratios, and which share of the peak nnjit reaches in them:\n\n",
             slowest(compared),
+            "\nThose that reach neither, the furthest from the share that they would have apart first:\n\n",
+            furthest(compared),
         ]
     )
 
@@ -202,7 +235,7 @@ def main(number: int, seed: int, threads: int | None, seconds: float, write: Pat
         compared += compare(case, seconds)
         click.echo(f"{done} of {number}: done", err=True)
     if write is None:
-        click.echo(f"{summary(compared)}\n{slowest(compared)}", nl=False)
+        click.echo(f"{summary(compared)}\n{slowest(compared)}\n{furthest(compared)}", nl=False)
         return
     options = f"--layers {number} --seed {seed} --threads {threads} --seconds {seconds:g} --write FILE"
     repeat = " ".join([*given_compiler(), "python benchmarks/random_convolutions.py", options])

@@ -401,7 +401,8 @@ def test_every_pass_of_a_layer_is_compared_with_pytorchs(random_convolutions: An
     case = random_convolutions.Case(2, 2, 3, 5, 7, 1, 9)
     found = random_convolutions.compare(case, 1e-3)
     assert [each.of for each in found] == list(PASSES)
-    assert all(each.case == case and each.ratio > 0 and each.share > 0 for each in found)
+    assert all(each.case == case and min(each.ratio, each.share, each.apart) > 0 for each in found)
+    assert all(each.apart < 1 for each in found)
 
 
 @pytest.mark.peers
@@ -429,15 +430,20 @@ def test_a_result_that_differs_from_pytorchs_is_told(
 def test_the_page_of_random_convolutions_counts_what_is_slower(random_convolutions: Any) -> None:
     case = random_convolutions.Case(3, 2, 4, 8, 20, 1, 16)
     compared = [
-        random_convolutions.Compared(case._replace(batch=number), name, number / 2, number / 10)
+        random_convolutions.Compared(
+            case._replace(batch=number), name, number / 2, number / 10, 0.5 if number < 7 else 0.9
+        )
         for number in range(1, 12)
         for name in PASSES
     ]
-    line = "0.50 | 1.00 | 3.00 | 5.00 | 5.50 | 1 of 11 | 4"
+    line = "0.50 | 1.00 | 3.00 | 5.00 | 5.50 | 1 of 11 | 4 | 2 | 5"
     assert random_convolutions.summary(compared).splitlines()[2:] == [f"| {name} | {line} |" for name in PASSES]
     listed = random_convolutions.slowest(compared).splitlines()[2:]
     assert len(listed) == random_convolutions.WORST
-    assert listed[0] == f"| 3x3 / 2 | 4 to 8 | 20 | 1 | 1 | {PASSES[0]} | 0.50 | 10 |"
+    assert listed[0] == f"| 3x3 / 2 | 4 to 8 | 20 | 1 | 1 | {PASSES[0]} | 0.50 | 10 | 50 |"
+    # Batches of 1 to 4 and 7 are slower than apart, 5 and 6 are not; from 8 on they reach enough.
+    furthest = [line.split(" | ")[4:] for line in random_convolutions.furthest(compared).splitlines()[2 :: len(PASSES)]]
+    assert [(batch, share) for batch, _, _, share, _ in furthest] == [(str(n), str(10 * n)) for n in (1, 2, 3, 7, 4)]
 
 
 # Small batches
