@@ -165,7 +165,7 @@ NO_ARRAYS = {
     "task", "thread", "form", "tile", "last", "bias_tile", "extent", "epilogue", "window", "tiling", "classes", "chunk",
     "decayed", "nesterov", "threshold", "samples", "planes", "bands", "edges", "cut", "rows", "row_step", "map_step",
     "groups", "width", "strip", "taps_tile", "tiles", "share", "shares", "cutout", "adds", "piece", "whole", "of_tile",
-    "columns", "taps", "along", "tasks", "in_lanes",
+    "columns", "taps", "along", "tasks", "in_lanes", "by_fours",
 }  # fmt: skip
 SHAPED = re.compile(r"((?:\w+, )*\w+) (?:View |Weights |Scalars |Spans )?\([\w*/, .+-]+\)")
 

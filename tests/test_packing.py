@@ -39,11 +39,11 @@ def test_spans_hold_every_tap_once(places: list[int], width: int) -> None:
     ],
     ids=len,
 )
-@pytest.mark.parametrize("of_tile", [3, 11, 20, 32])
+@pytest.mark.parametrize("of_tile", [3, 7, 11, 20, 32])
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("shares", [1, 3])
+@pytest.mark.parametrize(("shares", "by_fours"), [(1, 8), (3, 4)])
 @DTYPES
-def test_packed_rows(of_tile: int, whole: bool, shares: int, places: Any, dtype: Any) -> None:
+def test_packed_rows(of_tile: int, whole: bool, shares: int, by_fours: int, places: Any, dtype: Any) -> None:
     """Rows of two phases, 21 in tiles of fewer rows than a vector has lanes, of more, and of more than there are; the
     last rows end where the weights do, which no vector may pass. The second phase's taps lie between the first one's,
     and its slots behind those for all tiles."""
@@ -53,7 +53,7 @@ def test_packed_rows(of_tile: int, whole: bool, shares: int, places: Any, dtype:
     out = np.full((2, tiles, taps, of_tile), np.nan, dtype)
     slots = np.stack([[*range(taps), *range(tiles * taps, (tiles + 1) * taps)], np.full(2 * taps, taps)], axis=1)
     spans = spans_of(np.concatenate([2 * places, 2 * places + 1]), lanes(dtype), slots)
-    operands = (shares, rows, of_tile, whole, w.reshape(-1), 2 * size, spans, out.reshape(-1))
+    operands = (shares, rows, of_tile, whole, by_fours, w.reshape(-1), 2 * size, spans, out.reshape(-1))
     Program([Call(pack_rows, tiles * shares, operands, 1)]).run()
     for number in range(tiles):
         first = number * of_tile
@@ -76,6 +76,7 @@ def test_rows_side_by_side(of_tile: int, dtype: Any) -> None:
         rows,
         of_tile,
         True,
+        4,
         w.reshape(-1),
         1,
         spans_of(np.arange(taps) * rows, lanes(dtype)),

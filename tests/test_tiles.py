@@ -220,7 +220,7 @@ def contraction(tile: TileShape, dtype: Any, together: int = 1) -> dict[str, byt
     row_tiles = -(-ROWS // tile.rows)
     forward_tile = replace(tile, run_step=tile.run_step * tile.units)
     packed = np.full((row_tiles, TAPS, tile.rows), np.nan, dtype)
-    pack = (1, ROWS, tile.rows, False, w, TAPS, spans_of(np.arange(TAPS), L), packed.reshape(-1))
+    pack = (1, ROWS, tile.rows, False, 8, w, TAPS, spans_of(np.arange(TAPS), L), packed.reshape(-1))
     weights = Weights(packed.reshape(-1), 3, lines, columns)
     images = (x_view, x_taps, bias, out_view, Epilogue("relu"), out_view)
     last = last_tile(forward_tile, COLUMNS * tile.units)

@@ -26,10 +26,6 @@ from nnjit.kernels.transposition import QUAD, quad_of_rows, quad_store_lanes, ti
 
 LEAST_DENSE = 3
 """Taps of a span that are worth transposing it: with Zen 5 it takes 20 ns, one of them by itself 9."""
-MOST_BY_QUADS = 8
-"""Rows that are transposed four at a time instead of as many as a vector has lanes. Few tiles have more with AVX2: with
-Zen 3 on one core, 64 maps to 16 by 7x7 with a stride of 3 56 to 29 us, 64 to 128 by 3x3 with a stride of 2 for the
-gradient to the input 103 to 86."""
 SPAN_WORK, APART_WORK = 2500, 1000
 """What a span, and a tap apart, costs for L rows, in multiply-adds: 20 and 9 ns."""
 
@@ -89,12 +85,13 @@ def places_of(spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 @kernel
-def pack_rows(task, shares, rows, of_tile, whole, w, row_step, spans, out):
+def pack_rows(task, shares, rows, of_tile, whole, by_fours, w, row_step, spans, out):
     """out[(slot of tap k for tile t) * of_tile + r] = w[(first row of tile t + r) * row_step + place of tap k], which
     puts the scalars that a tile reads in order; some number for rows that there are not
 
     of_tile: the rows of a tile  whole: whether every tile starts behind the rows of the one before it; if not, one that
     would pass the last row starts earlier
+    by_fours: how many rows at most are transposed four at a time instead of as many as a vector has lanes
     w (scalars,)  spans Spans (S, L)  out (slots * of_tile,), fully overwritten if every slot is one of a tap's
     A task owns a tile of rows for one of so many `shares` of the taps.
     """
@@ -112,7 +109,7 @@ def pack_rows(task, shares, rows, of_tile, whole, w, row_step, spans, out):
             r = 0
             while r < of_tile:
                 row, most, left = at + min(r, last) * row_step, max(last - r, 0), of_tile - r
-                if left <= MOST_BY_QUADS:
+                if left <= by_fours:
                     quad = quad_of_rows(w, row, row_step, most)
                     quad_store_lanes(quad, out, r, of_tile, spans.slots, span, number, min(left, QUAD))
                     r += QUAD

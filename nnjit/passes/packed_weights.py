@@ -14,7 +14,7 @@ from nnjit.kernels.program import Call
 from nnjit.parameters import aligned_zeros
 from nnjit.passes.images import Filters, Phases
 from nnjit.site import Site
-from nnjit.tuning.packing import choose_packing_shares
+from nnjit.tuning.packing import choose_packing_shares, choose_rows_by_fours
 
 
 class Order(NamedTuple):
@@ -62,7 +62,17 @@ def packed_rows(
         spans = spans_of(np.concatenate(places), site.lanes, np.concatenate(slots))
         row_tiles = -(-rows // of_tile)
         shares = choose_packing_shares(row_tiles, len(spans.firsts) + len(spans.apart))
-        operands = (shares, rows, of_tile, whole, filters.scalars, filters.row_step, spans, part)
+        operands = (
+            shares,
+            rows,
+            of_tile,
+            whole,
+            choose_rows_by_fours(),
+            filters.scalars,
+            filters.row_step,
+            spans,
+            part,
+        )
         calls.append(Call(pack_rows, row_tiles * shares, operands, row_tiles * packing_work(spans, of_tile)))
     in_order = [packed[id(order)] for order in orders]
     if not site.fixed:
