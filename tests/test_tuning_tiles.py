@@ -502,6 +502,24 @@ def test_tasks_are_as_large_as_the_second_cache_allows(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
+    ("threads", "blocks", "side", "group"),
+    [
+        (1, 1, 28, 7),  # 49 tiles in seven groups,
+        (2, 1, 28, 6),  # or in eight and one more tile, of which each thread takes four.
+        (2, 4, 28, 25),  # Each thread has two groups of two blocks.
+        (2, 1, 40, 10),
+        (2, 9, 40, 100),  # So many tiles that it matters little.
+    ],
+)
+def test_threads_end_their_groups_of_tiles_together(
+    threads: int, blocks: int, side: int, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "get_threads", lambda: threads)
+    monkeypatch.setattr(machine, "task_bytes", lambda: 1 << 30)
+    assert choose_tiling(Form(4, 3), Extent(blocks, 32, side, side), 12).group == group
+
+
+@pytest.mark.parametrize(
     ("threads", "tasks", "row_tiles", "shares"),
     [
         (1, 3, 12, 1),
