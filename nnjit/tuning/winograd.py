@@ -31,6 +31,10 @@ FAR_KERNELS = 3.0
 cache."""
 CHANNEL_TRANSFORM = 5.0
 """Cycles that transforming a vector of a tile costs it, for each entry."""
+GROUP_COST = 0.25
+"""What a group of tiles costs `winograd` beside them, mostly to read the kernels, as a part of a tile."""
+MANY_TILES = 64
+"""Tiles for each thread from which on it matters little whether threads end at the same time."""
 
 
 def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
@@ -47,14 +51,9 @@ def choose_tiling(form: Form, extent: Extent, maps: int) -> Tiling:
     # Eight tasks are enough for the threads of a small machine to share, if each has four tiles.
     groups = max(min(-(-8 // extent.blocks), tiles // 4), min(-(-machine.get_threads() // extent.blocks), tiles))
     largest = -(-tiles // max(groups, -(-tiles // fitting)))
-    sizes = range(largest, largest // 2, -1) if extent.blocks * tiles < MOST_UNEVEN * machine.get_threads() else [largest]
+    even = extent.blocks * tiles >= MANY_TILES * machine.get_threads()
+    sizes = [largest] if even else range(largest, largest // 2, -1)
     return Tiling(*extent, maps, across, tiles, min(sizes, key=lambda group: _last_end(extent.blocks, tiles, group)))
-
-
-GROUP_COST = 0.25
-"""What a group of tiles costs beside them, mostly to read the kernels, as a part of a tile."""
-MOST_UNEVEN = 64
-"""Tiles for each thread from which on it matters little whether threads end at the same time."""
 
 
 def _last_end(blocks: int, tiles: int, group: int) -> float:
