@@ -32,6 +32,19 @@ class Share(NamedTuple):
     """Maps of a piece."""
 
 
+class Edges(NamedTuple):
+    """The tiles at the ends of a line that leave out the zeros round the image which they meet; the others do not.
+
+    Two at each end, since kernels may be wider than tiles (gradients to the input without padding, on one core with
+    AVX2: of 1 map by 9x9 in tiles of four columns 1.09 times as fast as with one, by 7x7 and 5x5 1.05 and 1.04).
+    """
+
+    first: BandShape
+    second: BandShape
+    last_but_one: BandShape
+    last: BandShape
+
+
 def band_vectors(tile: BandShape, share: Share, extent: Extent) -> int:
     """Vectors of scratch memory that `contract_bands` needs for a thread."""
     return share.bands * -(-extent.columns // tile.columns) * tile.rows * tile.columns
@@ -44,7 +57,7 @@ def contract_bands(
     """out[p, n, r, i, j] = epilogue(bias[r] + sum over m, u, v of w[p, m, u, v, r] * x[n, m, i + u, j + v],
     y[p, n, r, i, j])
 
-    edges: the tile at the start of a line, which leaves out the zeros before the image, and the one at its end
+    edges Edges: the tiles at the start of a line and at its end
     phases (P, 2): how far the results of each lie from those that out tells, and from y
     lines (bands, 2): the first line of the image, counted from a band's first line, that its lines read, and the one
     after the last; the others hold nothing but the zeros round the image
@@ -54,7 +67,6 @@ def contract_bands(
     A task owns a block, a phase and some bands. A tile that would pass the last line or column starts earlier instead
     and computes some entries twice; lines of the band before it are left alone.
     """
-    first_tile, last_tile = edges
     sums = scratch[thread]
     of_map = tile.height * tile.width * tile.maps
     tasks = (len(lines) + share.bands - 1) // share.bands
@@ -79,10 +91,14 @@ def contract_bands(
                     w_at = (phase * len(x_maps) + m) * of_map
                     x_at = x_block + entry(x_maps, m) + line * x.line + column
                     operands = (w, w_at, x.vectors, x_at, x.line, lines[band, 0], lines[band, 1])
-                    if first_tile.left and column_tile == 0:
-                        total = band_fma(first_tile, total, *operands)
-                    elif last_tile.right and column_tile == column_tiles - 1:
-                        total = band_fma(last_tile, total, *operands)
+                    if column_tile == 0 and (edges.first.left or edges.first.right):
+                        total = band_fma(edges.first, total, *operands)
+                    elif column_tile == column_tiles - 1 and (edges.last.left or edges.last.right):
+                        total = band_fma(edges.last, total, *operands)
+                    elif column_tile == 1 and (edges.second.left or edges.second.right):
+                        total = band_fma(edges.second, total, *operands)
+                    elif column_tile == column_tiles - 2 and (edges.last_but_one.left or edges.last_but_one.right):
+                        total = band_fma(edges.last_but_one, total, *operands)
                     else:
                         total = band_fma(tile, total, *operands)
                 tile_store(total, sums, at, tile.columns, 1, 0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 from nnjit.kernels.bands import BandShape
-from nnjit.kernels.contraction_bands import Share
+from nnjit.kernels.contraction_bands import Edges, Share
 from nnjit.tuning import machine
 from nnjit.tuning.cost import LINE_LOAD, tile_fits
 
@@ -28,11 +28,9 @@ def choose_band(maps: int, kernel: tuple[int, int], lines: int, columns: int, ze
     pieces = machine.register_pieces()
 
     def cost(shape: BandShape) -> float:
-        inner = max(0, -(-columns // shape.columns) - 2)
-        first, last = edge_bands(shape, columns, zeros)
-        across = tile_cost(first) + inner * tile_cost(shape) + (tile_cost(last) if columns > shape.columns else 0)
-        return -(-lines // shape.lines) * across
+        return -(-lines // shape.lines) * sum(map(tile_cost, _bands_of_line(shape, columns, zeros)))
 
+    @cache
     def tile_cost(shape: BandShape) -> float:
         columns = shape.columns + width - 1 - shape.left - shape.right
         met = sum(len(shape.columns_met(v)) for v in range(width))
@@ -56,11 +54,28 @@ def choose_band(maps: int, kernel: tuple[int, int], lines: int, columns: int, ze
     return min(shapes, key=cost)
 
 
-def edge_bands(tile: BandShape, columns: int, zeros: tuple[int, int]) -> tuple[BandShape, BandShape]:
-    """The first tile of a line of `columns` positions and the last, which leave out the `zeros` before the image and
-    after it."""
-    left, right = zeros
-    return replace(tile, left=left, right=0 if columns > tile.columns else right), replace(tile, right=right)
+def edge_bands(tile: BandShape, columns: int, zeros: tuple[int, int]) -> Edges:
+    """Those tiles of a line of `columns` positions which leave out the `zeros` before the image and after it; each that
+    is another one of them, or that there is not, as the tile itself."""
+    of_line = _bands_of_line(tile, columns, zeros)
+    number = len(of_line)
+    return Edges(
+        of_line[0],
+        of_line[1] if number > 2 else tile,
+        of_line[-2] if number > 3 else tile,
+        of_line[-1] if number > 1 else tile,
+    )
+
+
+def _bands_of_line(tile: BandShape, columns: int, zeros: tuple[int, int]) -> list[BandShape]:
+    """All tiles of a line, of which the first two and the last two leave out zeros."""
+    (left, right), number = zeros, -(-columns // tile.columns)
+    of_line = [tile] * number
+    for k in {0, 1, number - 2, number - 1} & set(range(number)):
+        before = min(k * tile.columns, columns - tile.columns)
+        behind = columns - tile.columns - before
+        of_line[k] = replace(tile, left=max(0, left - before), right=max(0, right - behind))
+    return of_line
 
 
 def choose_band_share(tile: BandShape, bands: int, columns: int, others: int) -> Share:
